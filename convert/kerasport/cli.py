@@ -1,0 +1,342 @@
+"""The command line: data on stdout, everything else on stderr, one exit code for each refusal.
+
+Nothing here but arguments and their presentation: whatever a command does, the library does too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kerasport.errors import KerasportError, UsageError
+from kerasport.version import VERSION
+
+__all__ = ["main"]
+
+EXIT_CODES = """exit codes:
+  0  done
+  1  a bug in kerasport
+  2  the call makes no sense: a missing file, an unknown option
+  3  unknown or unsupported format
+  4  malformed or hostile input
+  5  a layer or weight that the target cannot hold
+  6  verification failed
+  7  an optional package is missing"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KerasportError as error:
+        print(f"kerasport: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does.
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("kerasport: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kerasport",
+        description="Gets the weights out of Keras and TensorFlow models and into everything else.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kerasport {VERSION}")
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    convert = _verb(verbs, "convert", _convert, "write a model's weights in another format")
+    convert.add_argument("source", metavar="SRC", help="the model, or its weights")
+    convert.add_argument("target", metavar="DST", help="the file to write; its suffix says how")
+    _reading(convert)
+    _planning(convert)
+    convert.add_argument("--format", help="the target's format, where its suffix does not say")
+    convert.add_argument("--dtype", help="cast floating-point tensors: f32, f16, bf16, …")
+    convert.add_argument(
+        "--max-shard-size", metavar="SIZE", type=_size, help="cut into shards: 5GB, 500MB, …"
+    )
+    convert.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="pass on as stored what the target cannot hold, instead of refusing",
+    )
+
+    inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
+    inspect.add_argument("file", metavar="FILE")
+    _reading(inspect)
+
+    plan = _verb(verbs, "plan", _plan, "show what a conversion would do, and write nothing")
+    plan.add_argument("source", metavar="SRC")
+    _reading(plan)
+    _planning(plan)
+
+    verify = _verb(verbs, "verify", _verify, "prove that a target holds its source, bit for bit")
+    verify.add_argument("target", metavar="DST")
+    verify.add_argument("--against", metavar="SRC", required=True, help="the model it came from")
+    _reading(verify)
+
+    _verb(verbs, "formats", _formats, "list what can be read and written")
+    return parser
+
+
+def _verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], what: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=what, description=f"{what[0].upper()}{what[1:]}."
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading")
+    group.add_argument(
+        "--kind",
+        metavar="PATTERN=KIND",
+        action="append",
+        default=[],
+        help="what layers of unknown class are: 'block*_conv=Conv2D'",
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="take the architecture from this JSON or model file"
+    )
+    group.add_argument(
+        "--optimizer", action="store_true", help="keep the optimizer's state as tensors too"
+    )
+    group.add_argument(
+        "--assume-dtype", metavar="DTYPE", help="what unmarked two-byte values are: bf16"
+    )
+    group.add_argument(
+        "--include", metavar="PATTERN", action="append", default=[], help="only these"
+    )
+    group.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="all but these"
+    )
+
+
+def _planning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", required=True, help="names and layouts of: keras, torch, onnx")
+    parser.add_argument(
+        "--flatten",
+        choices=("reorder", "keep"),
+        default="reorder",
+        help="the order of Dense rows behind a flattened image: the target's, or as stored",
+    )
+
+
+def _snapshot(source: str, options: argparse.Namespace) -> Any:
+    from kerasport import api
+
+    kinds = {}
+    for wish in options.kind:
+        pattern, equals, kind = wish.rpartition("=")
+        if not equals:
+            raise UsageError(f"--kind {wish}: expected PATTERN=KIND, such as 'conv*=Conv2D'")
+        kinds[pattern] = kind
+    snapshot = api.read(
+        source,
+        kinds=kinds,
+        config=options.config,
+        optimizer=options.optimizer,
+        assume_dtype=options.assume_dtype,
+    )
+    return api.select(snapshot, include=options.include, exclude=options.exclude)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from kerasport import api, formats
+
+    formats.for_target(Path(options.target), options.format)
+    snapshot = _snapshot(options.source, options)
+    report = api.convert(
+        snapshot,
+        options.target,
+        to=options.to,
+        strict=options.strict,
+        format=options.format,
+        flatten=options.flatten,
+        dtype=options.dtype,
+        max_shard_size=options.max_shard_size,
+        progress=_progress(sum(layer.nbytes for layer in snapshot.layers)),
+    )
+    _report(report, options)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from kerasport import api
+
+    _report(api.verify(options.target, against=_snapshot(options.against, options)), options)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from kerasport import api
+
+    steps = api.plan(_snapshot(options.source, options), to=options.to, flatten=options.flatten)
+    if options.json:
+        _print_json(steps.to_json())
+    elif steps.moves:
+        print(steps)
+    if not options.json:
+        for note in steps.notes:
+            print(f"note: {note}", file=sys.stderr)
+    steps.refuse_losses()
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    snapshot = _snapshot(options.file, options)
+    if options.json:
+        _print_json(snapshot.to_json())
+        return
+    for layer in snapshot.layers:
+        kind = f"{layer.kind} (inferred)" if layer.inferred else layer.kind
+        what = layer.class_name or kind or "unknown class"
+        print(f"{layer.path}  {what}  {layer.parameters:,} parameters  {_bytes(layer.nbytes)}")
+        rows = [
+            (f"  {role}", tensor.spec, str(tensor.layout or "?"))
+            for role, tensor in layer.weights.items()
+        ]
+        _print_table(rows)
+        if layer.note:
+            print(f"{layer.path}: {layer.note}", file=sys.stderr)
+    totals = snapshot.to_json()["totals"]
+    print(
+        f"{snapshot.source.format}: {len(snapshot)} layers, {totals['weights']} weights, "
+        f"{totals['parameters']:,} parameters, {_bytes(totals['bytes'])}"
+    )
+    for reason, count in _counted(omission.reason for omission in snapshot.omitted).items():
+        print(f"left out: {count} tensors, {reason}")
+
+
+def _formats(options: argparse.Namespace) -> None:
+    from kerasport import formats
+
+    rows = list(formats.known().values())
+    if options.json:
+        _print_json(
+            [
+                {
+                    "name": row.name,
+                    "holds": row.holds,
+                    "suffixes": list(row.suffixes),
+                    "reads": bool(row.reader),
+                    "writes": bool(row.writer),
+                    "extra": row.extra or None,
+                }
+                for row in rows
+            ]
+        )
+        return
+    table = [("format", "suffixes", "reads", "writes", "extra", "holds")]
+    table += [
+        (
+            row.name,
+            " ".join(row.suffixes),
+            "yes" if row.reader else "",
+            "yes" if row.writer else "",
+            row.extra,
+            row.holds,
+        )
+        for row in rows
+    ]
+    _print_table(table)
+
+
+def _report(report: Any, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json(report.to_json())
+        return
+    arrow, done = ("→", "holds") if report.action == "convert" else ("=", "proven bit for bit:")
+    print(f"{report.source} {arrow} {report.target}  ({report.convention} layout)")
+    print(
+        f"  {done} {report.placed} source tensors in {report.tensors} tensors, "
+        f"{report.parameters:,} parameters, {_bytes(report.nbytes)}"
+    )
+    for reason, count in _counted(reason for _, reason in report.omitted).items():
+        print(f"  left out: {count} tensors, {reason}")
+    for note in report.notes:
+        print(f"  {note.kind}: {note}")
+
+
+def _progress(total: int) -> Callable[[int], None] | None:
+    """A line on the terminal for work that is long enough to be waited for."""
+    if total < 100_000_000 or not sys.stderr.isatty():
+        return None
+    done = 0
+
+    def show(step: int) -> None:
+        nonlocal done
+        done += step
+        end = "\n" if done >= total else ""
+        print(f"\r{_bytes(done)} of {_bytes(total)}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _counted(reasons: Iterable[str]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False))
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _bytes(count: int) -> str:
+    """A size for people, in powers of ten.
+
+    >>> _bytes(553_430_000)
+    '553.4 MB'
+    """
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _size(text: str) -> int:
+    """A size as people write it: `5GB`, `500MB`, `1.5GiB`, `1000`."""
+    units = {
+        "": 1,
+        "B": 1,
+        "KB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+    }
+    number = text.rstrip("BbGgIiKkMm ")
+    try:
+        size = int(float(number) * units[text[len(number) :].strip().upper()])
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise argparse.ArgumentTypeError(f"expected a size such as 5GB or 500MB, found {text!r}")
+    return size

@@ -1,0 +1,125 @@
+"""A convention is a table: for each kind of layer, the tensors it is stored as, as sentences.
+
+Each row lists the `Slot`s of one kind. Slots of two conventions that name the same weight hold the
+same numbers, and the way between them follows from their sentences: N + M tables serve every pair
+of conventions. What a convention cannot hold is `Absent` with the reason, never a missing row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from kerasport.errors import UsageError
+
+__all__ = ["NAMES", "Absent", "Case", "Row", "Slot", "convention", "rows"]
+
+NAMES = ("keras", "onnx", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One tensor of a kind of layer, in one convention.
+
+    Attributes:
+        name: what the convention calls it, relative to the layer: `kernel`, `weight_ih_l0`.
+        layout: the sentence of its dimensions.
+        weight: the weight whose numbers it holds; its own name where that is the weight's.
+        at: the block labels at which it is pinned, separated by spaces.
+        fill: the value of the pieces that the source has not; None where there must be a source.
+        needs: weights of which at least one must be there for the slot to exist; the slot's own
+            weight unless it says otherwise. Empty: it always exists.
+        dtype: its dtype, where that is not the layer's.
+        when: the Keras option without which the layer has no such weight.
+        child: the attribute path below the layer where Keras 3 stores it.
+        aliases: names that it had in other versions of Keras.
+        trainable: False for state that is not trained.
+    """
+
+    name: str
+    layout: str
+    weight: str = ""
+    at: str = ""
+    fill: float | None = None
+    needs: tuple[str, ...] | None = None
+    dtype: str = ""
+    when: str = ""
+    child: str = ""
+    aliases: tuple[str, ...] = ()
+    trainable: bool = True
+
+    @property
+    def of(self) -> str:
+        """The weight whose numbers it holds."""
+        return self.weight or self.name
+
+    @property
+    def pins(self) -> frozenset[str]:
+        """The block labels at which it is pinned."""
+        return frozenset(self.at.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The convention cannot hold this kind of layer, and why, and what to do instead."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Slots that hold under a condition on the sizes of the layer's axes.
+
+    Attributes:
+        slots: the slots, or why there are none.
+        where: equations between products of axes and numbers, such as `head key = query_in`.
+        same: axes that the equations make one, as old name → new name.
+    """
+
+    slots: tuple[Slot, ...] | Absent
+    where: tuple[str, ...] = ()
+    same: Mapping[str, str] | None = None
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """True where all equations hold."""
+        return all(
+            len({_product(side, sizes) for side in equation.split("=")}) == 1
+            for equation in self.where
+        )
+
+
+Row = tuple[Slot, ...] | Absent | tuple[Case, ...]
+
+
+def _product(side: str, sizes: Mapping[str, int]) -> int:
+    return math.prod(int(word) if word.isdigit() else sizes[word] for word in side.split())
+
+
+@cache
+def convention(name: str) -> Mapping[str, Row]:
+    """The table of a convention, by its name.
+
+    Raises:
+        UsageError: there is no such convention.
+
+    >>> convention("torch")["Dense"][0].layout
+    'out in'
+    """
+    if name not in NAMES:
+        raise UsageError(f"unknown convention {name!r}: expected one of {', '.join(NAMES)}")
+    table: Mapping[str, Row] = importlib.import_module(f"{__name__}.{name}").TABLE
+    return table
+
+
+def rows(row: Row) -> Iterator[Case]:
+    """A row as the list of its cases, the first that holds being the one that counts."""
+    if isinstance(row, Absent):
+        yield Case(row)
+        return
+    plain = tuple(item for item in row if isinstance(item, Slot))
+    if plain or not row:
+        yield Case(plain)
+    yield from (item for item in row if isinstance(item, Case))

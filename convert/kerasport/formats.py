@@ -1,0 +1,229 @@
+"""Which formats there are: one table, read by content and written by suffix.
+
+A file is recognised by what it holds and never by its name, since HDF5 files named `.keras` are
+common. A third party adds a format by an entry point of the group `kerasport.formats` whose object
+is a `Format`; its modules hold `matches` and `read`, or `write`, like those in `readers/` and
+`writers/`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kerasport.errors import UnknownFormatError, UsageError
+
+__all__ = ["FORMATS", "Format", "detected", "for_target", "known", "named"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row of the table of formats.
+
+    Attributes:
+        name: what `--format` takes.
+        holds: what it is, in words.
+        suffixes: the file names that a writer is chosen by.
+        magic: what every file of it begins with; empty where there is no such thing.
+        reader: the module that reads it, or empty.
+        writer: the module that writes it, or empty.
+        extra: the extra that installs what it needs, or empty.
+    """
+
+    name: str
+    holds: str
+    suffixes: tuple[str, ...]
+    magic: bytes = b""
+    reader: str = ""
+    writer: str = ""
+    extra: str = ""
+
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+ZIP = b"PK\x03\x04"
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "arrow",
+        "Arrow IPC file, one row a tensor",
+        (".arrow", ".feather"),
+        b"ARROW1",
+        "kerasport.readers.arrow",
+        "kerasport.writers.arrow",
+        "arrow",
+    ),
+    Format(
+        "keras",
+        "Keras 3 archive: configuration and weights",
+        (".keras",),
+        ZIP,
+        "kerasport.readers.keras_archive",
+    ),
+    Format(
+        "keras-legacy",
+        "HDF5 of Keras 1 and 2 and tf.keras, whole models or weights",
+        (".h5", ".hdf5"),
+        HDF5,
+        "kerasport.readers.keras_legacy",
+    ),
+    Format(
+        "keras-weights",
+        "Keras 3 weights in HDF5",
+        (".weights.h5",),
+        HDF5,
+        "kerasport.readers.keras_weights",
+    ),
+    Format(
+        "onnx",
+        "ONNX model whose initializers are the tensors",
+        (".onnx",),
+        b"",
+        "kerasport.readers.onnx",
+        "kerasport.writers.onnx",
+        "onnx",
+    ),
+    Format(
+        "parquet",
+        "Parquet table, one row a tensor",
+        (".parquet",),
+        b"PAR1",
+        "kerasport.readers.parquet",
+        "kerasport.writers.parquet",
+        "arrow",
+    ),
+    Format(
+        "pytorch",
+        "PyTorch state dict, for torch.load(weights_only=True)",
+        (".pt", ".pth"),
+        ZIP,
+        "kerasport.readers.pytorch",
+        "kerasport.writers.pytorch",
+    ),
+    Format(
+        "safetensors",
+        "safetensors, in one file or in shards",
+        (".safetensors",),
+        b"",
+        "kerasport.readers.safetensors",
+        "kerasport.writers.safetensors",
+    ),
+)
+
+
+@cache
+def known() -> Mapping[str, Format]:
+    """Every format by name: our own, then those of installed packages.
+
+    Raises:
+        UsageError: a package's entry point is no `Format`, or takes a name that is taken.
+    """
+    from importlib.metadata import entry_points
+
+    table = {row.name: row for row in FORMATS}
+    for point in entry_points(group="kerasport.formats"):
+        row = point.load()
+        if not isinstance(row, Format) or row.name in table:
+            raise UsageError(
+                f"entry point {point.name} = {point.value}: expected a kerasport.formats.Format of "
+                f"a new name, found {row!r}"
+            )
+        table[row.name] = row
+    return table
+
+
+def named(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        UnknownFormatError: there is none.
+    """
+    try:
+        return known()[name]
+    except KeyError:
+        raise UnknownFormatError(
+            f"unknown format {name!r}: expected one of {', '.join(known())}"
+        ) from None
+
+
+def detected(path: Path) -> Format:
+    """The format of a file, by its content.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+        UnknownFormatError: its content is of no known format.
+    """
+    try:
+        head = b"" if path.is_dir() else _head(path)
+    except OSError as error:
+        raise UsageError(f"{path}: expected a readable file, found: {error.strerror}") from None
+    if not path.is_dir() and not head:
+        raise UnknownFormatError(f"{path}: expected a model, found an empty file")
+    for row in _rows_by_head(head):
+        if importlib.import_module(row.reader).matches(path):
+            return row
+    raise UnknownFormatError(
+        f"{path}: expected the content of a known format, found {_described(path, head)}. "
+        "See: kerasport formats"
+    )
+
+
+def for_target(path: Path, name: str | None) -> Format:
+    """The format that a target is to be written in: as named, or by the suffix.
+
+    Raises:
+        UnknownFormatError: neither says a format that can be written.
+    """
+    if name is not None:
+        row = named(name)
+        if not row.writer:
+            raise UnknownFormatError(f"format {name} can be read, not written: {_writable()}")
+        return row
+    for row in known().values():
+        if row.writer and path.name.endswith(row.suffixes):
+            return row
+    raise UnknownFormatError(
+        f"{path}: no format is written under the suffix {path.suffix or '(none)'!r}: {_writable()}"
+    )
+
+
+def reader(row: Format) -> Callable[..., Any]:
+    """The function that reads a format."""
+    function: Callable[..., Any] = importlib.import_module(row.reader).read
+    return function
+
+
+def writer(row: Format) -> Callable[..., Any]:
+    """The function that writes a format."""
+    function: Callable[..., Any] = importlib.import_module(row.writer).write
+    return function
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _rows_by_head(head: bytes) -> Iterator[Format]:
+    """The rows whose magic the file begins with, then those that have none."""
+    rows = [row for row in known().values() if row.reader]
+    yield from (row for row in rows if row.magic and head.startswith(row.magic))
+    yield from (row for row in rows if not row.magic)
+
+
+def _writable() -> str:
+    choices = (f"{row.name} ({' '.join(row.suffixes)})" for row in known().values() if row.writer)
+    return f"expected one of {', '.join(choices)}; or name it with --format"
+
+
+def _described(path: Path, head: bytes) -> str:
+    if path.is_dir():
+        return "a folder"
+    if head.startswith(HDF5):
+        return "HDF5 that holds no Keras weights"
+    if head.startswith(ZIP):
+        return "a zip archive that holds no model"
+    return f"bytes that begin with {head[:8]!r}"

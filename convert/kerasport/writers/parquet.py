@@ -1,0 +1,58 @@
+"""Parquet: the table of tensors for query engines.
+
+What the table holds and why is said in `table`. The manifest is in the file's key-value metadata,
+under `kerasport`; Arrow's copy of the schema is left out, since it would repeat the manifest and
+every type here is one that Parquet has itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kerasport.model import StateDict
+from kerasport.writers import staging, table
+from kerasport.writers.staging import Staging
+
+__all__ = ["write"]
+
+
+def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) -> tuple[Path, ...]:
+    """Write tensors as a Parquet file.
+
+    Args:
+        state: the tensors.
+        path: the file to write.
+        max_shard_size: must be None; a Parquet file is one file.
+
+    Returns:
+        The file written.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        UsageError: the target cannot be written, or a shard size is given.
+        VerificationError: what was written does not read back.
+    """
+    staging.refuse_shards(max_shard_size, target="Parquet")
+    pa = table.arrow()
+    import pyarrow.parquet as pq
+
+    with Staging(path) as staged:
+        hashes, schema = table.prepared(state)
+        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        writer = pq.ParquetWriter(
+            table.sink(staged.open(path)), schema.remove_metadata(), store_schema=False, **plain
+        )
+        with writer:
+            for batch in table.batches(state, hashes, layout=schema.remove_metadata()):
+                writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
+            writer.add_key_value_metadata(schema.metadata)
+        with pq.ParquetFile(staged.reopen(path), pre_buffer=False) as reader:
+            table.check(_row_groups(reader), state, hashes=hashes, where=path)
+        return staged.publish()
+
+
+def _row_groups(reader: Any) -> Iterator[Any]:
+    for number in range(reader.num_row_groups):
+        yield from reader.read_row_group(number, use_threads=False).to_batches()
