@@ -210,11 +210,11 @@ def test_what_was_written_without_a_manifest_is_of_no_known_convention(
     strip_manifest(name, path)
     found = reader(name)(path)
     assert (found.convention, dict(found.manifest)) == ("unknown", {})
-    np.testing.assert_array_equal(found["w"].numpy(), np.float32([1, 2, 3]))
+    np.testing.assert_array_equal(found["w"].numpy(), np.array([1, 2, 3], np.float32))
 
 
 def strip_manifest(name: str, path: Path) -> None:
-    values = np.float32([1, 2, 3])
+    values = np.array([1, 2, 3], np.float32)
     if name == "safetensors":
         from safetensors.numpy import save_file
 

@@ -11,7 +11,7 @@ import pytest
 
 from kerasport.model import StateDict, Tensor, dtype_name
 from kerasport.writers import onnx, safetensors, table
-from states import FORMATS, bits, every_dtype, random_bits, small_model, target, writer
+from states import FORMATS, Array, bits, every_dtype, random_bits, small_model, target, writer
 
 TORCH = {
     "bool": "bool",
@@ -172,7 +172,7 @@ def test_the_message_is_as_the_onnx_library_writes_it(tmp_path: Path) -> None:
 def two_layers() -> StateDict:
     """A layer of norm 5 in f32, and one of norm 13 in f64 and i32, to be told apart by SQL."""
     model = small_model()
-    made = {
+    made: dict[str, tuple[str, Array]] = {
         "a.weight": ("a", np.array([[3, 0, 4]], np.float32)),
         "b.weight": ("b", np.array([5, 0], np.float64)),
         "b.count": ("b", np.array([12], np.int32)),
@@ -268,7 +268,7 @@ def test_polars_reads_both(name: str, tmp_path: Path) -> None:
     row = frame.filter(polars.col("name") == "norm.running_mean").row(0, named=True)
     assert (row["shape"], row["role"], row["trainable"]) == ([5], "moving_mean", False)
     expected = small_model()["norm.running_mean"].numpy()
-    np.testing.assert_array_equal(np.float32(row["values"]), expected)
+    np.testing.assert_array_equal(np.array(row["values"], np.float32), expected)
 
 
 @pytest.mark.parametrize("name", ["arrow", "parquet"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kerasport.errors import KerasportError, MalformedError, UnsupportedError, UsageError
 from kerasport.model import StateDict, Tensor
-from kerasport.readers import arrow, onnx, parquet, pytorch, safetensors
+from kerasport.readers import onnx, parquet, pytorch, safetensors
 from kerasport.writers import onnx as onnx_writer
 from kerasport.writers import safetensors as safetensors_writer
 from states import FORMATS, assert_same, bits, reader, small_model, target, writer
@@ -50,6 +50,7 @@ def test_a_missing_file_is_a_clear_error(name: str, tmp_path: Path) -> None:
 @settings(
     max_examples=150,
     deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
@@ -517,7 +518,7 @@ class TestTables:
         return path
 
     def read(self, path: Path) -> StateDict:
-        state = (parquet if path.suffix == ".parquet" else arrow).read(path)
+        state = reader("parquet" if path.suffix == ".parquet" else "arrow")(path)
         for tensor in state.values():
             tensor.numpy()
         return state

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -57,6 +58,7 @@ _LONG: Final[Mapping[str, str]] = {short: name for name, short in _SHORT.items()
 DTYPES: Final = tuple(sorted(_LONG))
 
 
+@cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The short name of a dtype: `f32`, `bf16`, `i64`, `bool`.
 
@@ -353,6 +355,9 @@ class Snapshot(Mapping[str, Layer]):
                 return layer
         raise UnknownNameError.of("layer", path, list(self))
 
+    def __contains__(self, path: object) -> bool:
+        return any(layer.path == path for layer in self.layers)
+
     def __iter__(self) -> Iterator[str]:
         return (layer.path for layer in self.layers)
 
@@ -428,6 +433,9 @@ class StateDict(Mapping[str, Tensor]):
             return self.tensors[name]
         except KeyError:
             raise UnknownNameError.of("tensor", name, list(self)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
