@@ -1,6 +1,7 @@
 """The README's blocks: what a reader sees is what the tests have just seen.
 
-Every ```console block whose commands are kerasport's is run in a folder that holds the fixtures, and must print what stands below the command; ```python blocks with `>>>` are doctests.
+Every ```console block whose commands are kerasport's is run in a folder that holds the fixtures,
+and must print what stands below the command; ```python blocks with `>>>` are doctests.
 Tables between `<!-- generated: NAME -->` and `<!-- end -->` come from the code.
 `python tests/readme.py --accept` writes today's output into the README; read the diff.
 """

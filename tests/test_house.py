@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "options": {"architecture", "errors", "kinds", "model"},
     "shapes": {"architecture", "errors", "kinds", "model", "options"},
     "flatten": {"architecture", "errors", "kinds", "layout", "model", "options", "shapes"},
-    "hints": {"architecture", "conventions", "errors", "kinds", "model", "options", "shapes"},
+    "hints": {"architecture", "flatten", "kinds", "model", "options", "shapes"},
     "identify": {"conventions", "errors", "kinds", "layout", "model"},
     "transpose": {
         *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "layout"),
@@ -35,8 +35,8 @@ MAY_IMPORT = {
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
-    "restore": {"errors", "kinds", "layout", "model"},
-    "verification": {"errors", "layout", "model", "tiles"},
+    "restore": {"architecture", "conventions", "errors", "kinds", "layout", "model"},
+    "verification": {"errors", "layout", "manifest", "model", "tiles"},
     "formats": {"errors", "model"},
     "api": {
         *("architecture", "errors", "formats", "identify", "manifest", "model", "readers"),

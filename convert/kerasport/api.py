@@ -9,7 +9,8 @@ Composition only: every step is somewhere else, and each can be called by itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os import PathLike, fspath
@@ -18,7 +19,7 @@ from typing import Any
 
 from kerasport import formats, transpose, verification
 from kerasport.architecture import json_config
-from kerasport.errors import UsageError
+from kerasport.errors import MalformedError, UnknownFormatError, UsageError, VerificationError
 from kerasport.identify import identify
 from kerasport.manifest import hasher
 from kerasport.model import (
@@ -71,21 +72,20 @@ def read(
     >>> snapshot["stem"].weights["kernel"].spec
     'f32[3,2,1,6]'
     """
+    given = None if config is None else _architecture(_path(config))
     if not isinstance(path_or_model, str | PathLike):
+        if format or config or assume_dtype:
+            raise UsageError(
+                "a live model is read as it is: leave out format, config, assume_dtype"
+            )
         from kerasport.readers.live import read_model
 
         stored = read_model(path_or_model)
     else:
-        path = Path(fspath(path_or_model))
+        path = _path(path_or_model)
         row = formats.named(format) if format else formats.detected(path)
-        if row.writer:
-            stored = restored(formats.reader(row)(path), Source(path.name, row.name))
-        else:
-            stored = formats.reader(row)(
-                path,
-                architecture=None if config is None else _architecture(Path(fspath(config))),
-                assume_dtype=None if assume_dtype is None else dtype_named(assume_dtype),
-            )
+        stored = _stored(row, path, architecture=given, assume_dtype=assume_dtype)
+        stored = replace(stored, source=replace(stored.source, path=path.absolute()))
     if optimizer:
         stored = _with_optimizer(stored)
     return identify(stored, kinds)
@@ -120,7 +120,7 @@ def select(
             if wanted and not _fits(layer.path, tensor.name, exclude):
                 kept[role] = tensor
             else:
-                omitted.append(Omission(tensor, "left out as asked for"))
+                omitted.append(Omission(tensor, "excluded on request"))
         if kept:
             layers.append(replace(layer, weights=Named("role", kept)))
     if not layers:
@@ -134,7 +134,7 @@ def write(
     *,
     format: str | None = None,
     max_shard_size: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, ...]:
     """Write a state dict: all of it, or nothing and the old file stays.
 
@@ -142,10 +142,10 @@ def write(
 
     Args:
         state: what `Plan.apply` gave.
-        path: the target.
+        path: the target; where it is a symbolic link, the file that it leads to is replaced.
         format: the name of the format; by the suffix where None.
         max_shard_size: the size in bytes from which on the target is cut into shards.
-        progress: is told the number of bytes of each step.
+        progress: is told how many bytes are done, and of how many.
 
     Returns:
         The files written, the one to open first.
@@ -156,14 +156,18 @@ def write(
         UsageError: the target cannot be written to.
         VerificationError: what was read again is not what was written.
     """
-    target = Path(fspath(path))
-    row = formats.for_target(target, format)
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: expected a folder {target.parent}, found none")
+    row = formats.for_target(_path(path), format)
+    target = _place(_path(path))
     if progress is not None:
-        watched = {name: replace(tensor, watch=progress) for name, tensor in state.items()}
-        state = replace(state, tensors=watched)
-    files: tuple[Path, ...] = formats.writer(row)(state, target, max_shard_size=max_shard_size)
+        state = _watched(state, progress)
+    try:
+        files: tuple[Path, ...] = formats.writer(row)(state, target, max_shard_size=max_shard_size)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).parent != target.parent:
+            raise
+        raise UsageError(
+            f"{target}: expected a place that can be written, found: {error.strerror}"
+        ) from None
     return files
 
 
@@ -177,7 +181,7 @@ def convert(
     flatten: str = "reorder",
     dtype: str | None = None,
     max_shard_size: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Read, plan and write in one call.
 
@@ -190,17 +194,19 @@ def convert(
         flatten: `reorder` or `keep`, see `plan`.
         dtype: cast floating-point tensors to this dtype.
         max_shard_size: the size in bytes from which on the target is cut into shards.
-        progress: is told the number of bytes of each step.
+        progress: is told how many bytes are done, and of how many.
 
     Returns:
         The report: where every source tensor went.
 
     Raises:
         UnsupportedError: with every problem, where `strict`; nothing has been written then.
+        UsageError: the target would overwrite the source, or cannot be written to.
     """
-    path = Path(fspath(target))
+    path = _path(target)
     formats.for_target(path, format)
     snapshot = source if isinstance(source, Snapshot) else read(source)
+    _refuse_own_source(_place(path), snapshot.source.path)
     steps = plan(snapshot, to=to, flatten=flatten, strict=strict)
     steps.refuse_losses()
     state = _with_source_hash(steps.apply(dtype=dtype), snapshot.source)
@@ -221,21 +227,108 @@ def verify(
         VerificationError: with every tensor that differs, and where.
         UsageError: the target has no manifest.
     """
-    path = Path(fspath(target))
+    path = _path(target)
     row = formats.detected(path)
-    state = formats.reader(row)(path)
-    if not isinstance(state, StateDict):
+    if not row.writer:
         raise UsageError(f"{path}: expected a file that kerasport wrote, found {row.holds}")
-    return verification.verify(
-        state, against if isinstance(against, Snapshot) else read(against), path.name
-    )
+    snapshot = against if isinstance(against, Snapshot) else read(against)
+    try:
+        state = formats.reader(row)(path)
+        return verification.verify(state, snapshot, path.name)
+    except MalformedError as error:
+        # What kerasport wrote was whole: a file that is broken now does not hold its source.
+        raise VerificationError(f"{path} does not hold {snapshot.source.file}: {error}") from error
+
+
+def _path(path: str | PathLike[str]) -> Path:
+    """A path as people write it: `~` is the home folder, also where no shell has seen it."""
+    try:
+        return Path(fspath(path)).expanduser()
+    except RuntimeError:  # there is no such user, but there may be such a file
+        return Path(fspath(path))
+
+
+def _stored(
+    row: formats.Format,
+    path: Path,
+    *,
+    architecture: Mapping[str, Any] | None,
+    assume_dtype: str | None,
+) -> Snapshot:
+    """What a reader delivers."""
+    if not row.reader:
+        raise UnknownFormatError(f"format {row.name} can be written, not read")
+    if not row.writer:
+        found: Snapshot = formats.reader(row)(
+            path, architecture=architecture, assume_dtype=_dtype(assume_dtype)
+        )
+        return found
+    if assume_dtype:
+        raise UsageError(f"{path}: {row.holds} says each dtype itself: leave out --assume-dtype")
+    state = formats.reader(row)(path)
+    source = Source(path.name, row.name, nbytes=path.stat().st_size, content=lambda: _content(path))
+    return restored(state, source, architecture=architecture)
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+def _dtype(name: str | None) -> Any:
+    try:
+        return None if name is None else dtype_named(name)
+    except MalformedError as error:
+        raise UsageError(f"--assume-dtype: {error}") from None
+
+
+def _place(target: Path) -> Path:
+    """Where a target is written: behind a symbolic link, and never over anything but a file."""
+    try:
+        place = target.resolve() if target.is_symlink() else target
+        if place.exists() and not place.is_file():
+            what = "a folder" if place.is_dir() else "a device"
+            raise UsageError(f"{target}: expected the name of a file, found {what}. Name a file")
+        if not place.parent.is_dir():
+            raise UsageError(f"{target}: expected a folder {place.parent}, found none")
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
+        raise UsageError(f"{target}: expected a place to write to, found: {error}") from None
+    return place
+
+
+def _refuse_own_source(target: Path, source: Path | None) -> None:
+    """Refuse a target that would take the place of its own source, or of a shard of it."""
+    if source is None:
+        return
+    same = source.resolve() == target.resolve() or (target.exists() and target.samefile(source))
+    if source.parent.resolve() == target.parent.resolve():
+        shards = rf"{re.escape(target.name.removesuffix('.safetensors'))}-\d+-of-\d+\.safetensors"
+        same |= source.name == f"{target.name}.index.json"
+        same |= re.fullmatch(shards, source.name) is not None
+    if same:
+        raise UsageError(f"{target}: is the source, or a part of it; choose another name")
+
+
+def _watched(state: StateDict, progress: Callable[[int, int], None]) -> StateDict:
+    """The state dict whose tensors tell how far the writing is."""
+    done = 0
+
+    def watch(step: int) -> None:
+        nonlocal done
+        done = min(done + step, state.nbytes)
+        progress(done, state.nbytes)
+
+    return replace(state, tensors={n: replace(t, watch=watch) for n, t in state.items()})
 
 
 def _architecture(path: Path) -> Mapping[str, Any]:
     """The Keras configuration in a file: a `model.to_json()`, or a whole model's own."""
     try:
-        with path.open("rb") as file:
-            is_json = file.read(1).strip() in (b"{", b"")
+        is_json = False
+        if not path.is_dir():
+            with path.open("rb") as file:
+                is_json = file.read(1).strip() in (b"{", b"")
     except OSError as error:
         raise UsageError(f"{path}: expected a readable file, found: {error.strerror}") from None
     found = json_config(path) if is_json else read(path).architecture

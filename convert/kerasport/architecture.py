@@ -49,6 +49,9 @@ MAX_NODES: Final = 200_000
 MAX_JSON: Final = 256 << 20
 """How many bytes of configuration are read."""
 
+_CHAINS: Final = frozenset({"Pipeline", "Sequential"})
+"""Classes whose layers feed one another in turn; how others use a list of layers is not known."""
+
 _KERAS_MODULES: Final = re.compile(r"(tensorflow\.python\.|tensorflow\.|tf\.)?(tf_)?keras(\.|$)")
 
 
@@ -72,6 +75,7 @@ class Node:
         module: the Python module of its class, or None where the configuration does not say.
         registered_name: the name its class was registered under, or None.
         inputs: the tensors that each call of it takes, one tuple a call.
+        calls: the arguments of each call, as the configuration writes them; empty in a Sequential.
         build: what Keras needs to build it again, mostly its input shape, or None.
         graph: the model that it is, or that it wraps, or None.
         wrapped: how many wrappers are around that model: 0 where the node is the model itself, 1
@@ -86,6 +90,7 @@ class Node:
     module: str | None = None
     registered_name: str | None = None
     inputs: tuple[tuple[Ref, ...], ...] = ()
+    calls: tuple[JSON, ...] = ()
     build: Mapping[str, JSON] | None = None
     graph: Graph | None = None
     wrapped: int = 0
@@ -118,7 +123,8 @@ class Graph:
         name: the model's name.
         class_name: `Sequential`, `Functional`, `Model`, or a user's class.
         nodes: its layers. A Sequential's first layer takes the model's input and has no `inputs`
-            where the configuration has no InputLayer.
+            where the configuration has no InputLayer. Nor has any layer of a class of a user's own
+            that merely lists its layers.
         inputs: the tensors that go in.
         outputs: the tensors that come out.
         trainable: the flag of its configuration, or None where there is none.
@@ -256,19 +262,20 @@ class _Parser:
 
     def __init__(self) -> None:
         self.count = 0
+        self.nameless = 0
         self.objects: dict[JSON, str] = {}
         self.plain: dict[tuple[str, str], str] = {}
 
     def graph(self, entry: JSON, *, path: str, depth: int) -> Graph | None:
         where = f"model {path.rstrip('/')}".rstrip()
-        if depth > MAX_DEPTH:
-            raise MalformedError(f"{where[:200]}: more than {MAX_DEPTH} models inside one another")
         if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
             return None
         inner = entry.get("config")
         layers = inner.get("layers") if isinstance(inner, Mapping) else inner
         if not _is_layers(layers):
             return None
+        if depth > MAX_DEPTH:
+            raise MalformedError(f"{where[:200]}: more than {MAX_DEPTH} models inside one another")
         config: Mapping[str, JSON] = inner if isinstance(inner, Mapping) else {}
         class_name, bare = _class_of(entry)
         name = _text(config.get("name")) or snake_case(bare)
@@ -282,7 +289,7 @@ class _Parser:
         wiring = [layer.get("inbound_nodes") for layer in layers]
         if "output_layers" in config or any(wiring):
             return _wired(graph, wiring, config, where)
-        return _chained(graph)
+        return _chained(graph) if bare in _CHAINS else graph
 
     def node(self, entry: Mapping[str, JSON], *, path: str, depth: int) -> Node:
         self.count += 1
@@ -292,8 +299,9 @@ class _Parser:
         config = entry.get("config")
         settings: Mapping[str, JSON] = config if isinstance(config, Mapping) else {}
         name = _text(entry.get("name")) or _text(settings.get("name"))
-        if name is None and isinstance(config, list):  # a Sequential of Keras 1 inside another one
-            name = snake_case(bare)
+        if name is None and isinstance(config, list):  # a Sequential of Keras 1 inside a model
+            self.nameless += 1
+            name = f"{snake_case(bare)}_{self.nameless}"
         if name is None:
             raise MalformedError(f"model {path}: a layer of class {bare} has no name")
         same_as = self.same_as(entry, path=path + name, class_name=class_name, name=name)
@@ -430,8 +438,8 @@ def _wired(graph: Graph, wiring: list[JSON], config: Mapping[str, JSON], where: 
         return tuple(moved)
 
     nodes = tuple(
-        replace(node, inputs=tuple(settled(call) for call in made))
-        for node, made in zip(graph.nodes, calls, strict=True)
+        replace(node, inputs=tuple(settled(call) for call in made), calls=tuple(written or ()))
+        for node, made, written in zip(graph.nodes, calls, wiring, strict=True)
     )
     _check_acyclic(nodes, where)
     return replace(graph, nodes=nodes, inputs=settled(inputs), outputs=settled(outputs))

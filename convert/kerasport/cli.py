@@ -6,9 +6,12 @@ Nothing here but arguments and their presentation: whatever a command does, the 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +19,9 @@ from kerasport.errors import KerasportError, UsageError
 from kerasport.version import VERSION
 
 __all__ = ["main"]
+
+# Below this many bytes nobody waits.
+LONG = 100_000_000
 
 EXIT_CODES = """exit codes:
   0  done
@@ -28,24 +34,48 @@ EXIT_CODES = """exit codes:
   7  an optional package is missing"""
 
 
+BUG = "kerasport: this is a bug. Please report it with the lines above and what the file is"
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A layer's name may hold what the terminal's encoding does not.
+            stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
     try:
         options.run(options)
-        sys.stdout.flush()
-    except KerasportError as error:
-        print(f"kerasport: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        if sys.stdout is not None:  # it is None where the caller has closed it
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does.
-        sys.stderr.close()
-        sys.exit(0)
+        _abandon_output()  # the reader of our output has left, as `head` does
+    except OSError as error:  # of the output, or of a place that no module of ours knows better
+        _abandon_output()
+        where = f"{error.filename}: " if error.filename else ""
+        _tell(f"kerasport: {where}{error.strerror or error}")
+        sys.exit(UsageError.exit_code)
+    except KerasportError as error:
+        if error.exit_code == KerasportError.exit_code:
+            traceback.print_exc()
+            _tell(BUG)
+        else:
+            _tell(f"kerasport: {error}")
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("kerasport: interrupted; nothing was written", file=sys.stderr)
+        _tell("kerasport: interrupted; the target is as it was")
         sys.exit(130)
+    except Exception:  # whatever is no refusal is our fault, and its traceback is what we need
+        traceback.print_exc()
+        _tell(BUG)
+        sys.exit(KerasportError.exit_code)
     sys.exit(0)
+
+
+def _abandon_output() -> None:
+    """Let what is still buffered go nowhere: flushing it at exit would fail a second time."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,8 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
 
     convert = _verb(verbs, "convert", _convert, "write a model's weights in another format")
-    convert.add_argument("source", metavar="SRC", help="the model, or its weights")
-    convert.add_argument("target", metavar="DST", help="the file to write; its suffix says how")
+    convert.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
+    convert.add_argument(
+        "target", metavar="DST", type=_file, help="the file to write; its suffix says how"
+    )
     _reading(convert)
     _planning(convert)
     convert.add_argument("--format", help="the target's format, where its suffix does not say")
@@ -76,17 +108,21 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
-    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument(
+        "file", metavar="FILE", type=_file, help="a model, or anything that kerasport wrote"
+    )
     _reading(inspect)
 
     plan = _verb(verbs, "plan", _plan, "show what a conversion would do, and write nothing")
-    plan.add_argument("source", metavar="SRC")
+    plan.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
     _reading(plan)
     _planning(plan)
 
     verify = _verb(verbs, "verify", _verify, "prove that a target holds its source, bit for bit")
-    verify.add_argument("target", metavar="DST")
-    verify.add_argument("--against", metavar="SRC", required=True, help="the model it came from")
+    verify.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
+    verify.add_argument(
+        "--against", metavar="SRC", type=_file, required=True, help="the model that it came from"
+    )
     _reading(verify)
 
     _verb(verbs, "formats", _formats, "list what can be read and written")
@@ -114,7 +150,10 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         help="what layers of unknown class are: 'block*_conv=Conv2D'",
     )
     group.add_argument(
-        "--config", metavar="FILE", help="take the architecture from this JSON or model file"
+        "--config",
+        metavar="FILE",
+        type=_file,
+        help="take the architecture from this JSON or model file",
     )
     group.add_argument(
         "--optimizer", action="store_true", help="keep the optimizer's state as tensors too"
@@ -173,7 +212,7 @@ def _convert(options: argparse.Namespace) -> None:
         flatten=options.flatten,
         dtype=options.dtype,
         max_shard_size=options.max_shard_size,
-        progress=_progress(sum(layer.nbytes for layer in snapshot.layers)),
+        progress=_Progress() if sys.stderr.isatty() else None,
     )
     _report(report, options)
 
@@ -191,10 +230,10 @@ def _plan(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(steps.to_json())
     elif steps.moves:
-        print(steps)
+        _say(str(steps))
     if not options.json:
-        for note in steps.notes:
-            print(f"note: {note}", file=sys.stderr)
+        for line in _gathered(steps.notes):
+            _tell(f"note: {line}")
     steps.refuse_losses()
 
 
@@ -204,23 +243,36 @@ def _inspect(options: argparse.Namespace) -> None:
         _print_json(snapshot.to_json())
         return
     for layer in snapshot.layers:
-        kind = f"{layer.kind} (inferred)" if layer.inferred else layer.kind
-        what = layer.class_name or kind or "unknown class"
-        print(f"{layer.path}  {what}  {layer.parameters:,} parameters  {_bytes(layer.nbytes)}")
+        _say(
+            f"{layer.path}  {_what(layer)}  {layer.parameters:,} parameters  {_bytes(layer.nbytes)}"
+        )
         rows = [
-            (f"  {role}", tensor.spec, str(tensor.layout or "?"))
+            (f"  {role}", tensor.spec, str(tensor.layout if tensor.layout is not None else "?"))
             for role, tensor in layer.weights.items()
         ]
         _print_table(rows)
-        if layer.note:
-            print(f"{layer.path}: {layer.note}", file=sys.stderr)
     totals = snapshot.to_json()["totals"]
-    print(
+    _say(
         f"{snapshot.source.format}: {len(snapshot)} layers, {totals['weights']} weights, "
         f"{totals['parameters']:,} parameters, {_bytes(totals['bytes'])}"
     )
     for reason, count in _counted(omission.reason for omission in snapshot.omitted).items():
-        print(f"left out: {count} tensors, {reason}")
+        _say(f"left out: {_tensors(count)}, {reason}")
+    for layer in snapshot.layers:
+        if layer.note:
+            _tell(f"note: {layer.path}: {layer.note}")
+
+
+def _what(layer: Any) -> str:
+    """A layer's class, and its kind where that says more."""
+    kind = f"{layer.kind} (inferred)" if layer.inferred else layer.kind
+    if layer.class_name and layer.kind and layer.class_name != layer.kind:
+        return f"{layer.class_name} ({layer.kind})"
+    return layer.class_name or kind or "unknown class"
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count:,} tensors"
 
 
 def _formats(options: argparse.Namespace) -> None:
@@ -262,30 +314,44 @@ def _report(report: Any, options: argparse.Namespace) -> None:
         _print_json(report.to_json())
         return
     arrow, done = ("→", "holds") if report.action == "convert" else ("=", "proven bit for bit:")
-    print(f"{report.source} {arrow} {report.target}  ({report.convention} layout)")
-    print(
-        f"  {done} {report.placed} source tensors in {report.tensors} tensors, "
+    if report.action == "verify" and any(note.kind == "cast" for note in report.notes):
+        done = "proven, after the same cast, bit for bit:"
+    _say(f"{report.source} {arrow} {report.target}  ({report.convention} layout)")
+    _say(
+        f"  {done} {report.placed} source tensors in {_tensors(report.tensors)}, "
         f"{report.parameters:,} parameters, {_bytes(report.nbytes)}"
     )
     for reason, count in _counted(reason for _, reason in report.omitted).items():
-        print(f"  left out: {count} tensors, {reason}")
-    for note in report.notes:
-        print(f"  {note.kind}: {note}")
+        _say(f"  left out: {_tensors(count)}, {reason}")
+    for line in _gathered(report.notes):
+        _say(f"  {line}")
 
 
-def _progress(total: int) -> Callable[[int], None] | None:
+class _Progress:
     """A line on the terminal for work that is long enough to be waited for."""
-    if total < 100_000_000 or not sys.stderr.isatty():
-        return None
-    done = 0
 
-    def show(step: int) -> None:
-        nonlocal done
-        done += step
-        end = "\n" if done >= total else ""
-        print(f"\r{_bytes(done)} of {_bytes(total)}", end=end, file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self.shown = -1
 
-    return show
+    def __call__(self, done: int, total: int) -> None:
+        percent = 100 * done // max(total, 1)
+        if total < LONG or percent == self.shown:
+            return
+        self.shown = percent
+        line = f"{_bytes(done)} of {_bytes(total)}, {percent} %"
+        # The last step wipes the line: what remains on the terminal is the report.
+        end = "\r" + " " * len(line) + "\r" if done >= total else ""
+        print(f"\r{line}{end}", end="", file=sys.stderr, flush=True)
+
+
+def _gathered(notes: Iterable[Any]) -> Iterator[str]:
+    """What is said of many tensors alike, said once; JSON has each of them."""
+    subjects: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        subjects.setdefault((note.kind, note.message), []).append(note.subject)
+    for (kind, message), (first, *others) in subjects.items():
+        more = f" and {len(others):,} more" if others else ""
+        yield f"{kind}: {first}{more}: {message}"
 
 
 def _counted(reasons: Iterable[str]) -> Mapping[str, int]:
@@ -295,15 +361,34 @@ def _counted(reasons: Iterable[str]) -> Mapping[str, int]:
     return counts
 
 
+def _say(text: str) -> None:
+    print(_printable(text))
+
+
+def _tell(text: str) -> None:
+    print(_printable(text), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    r"""Names come from strangers: what would steer the terminal is shown, not sent.
+
+    >>> _printable("conv\x1b[2J")
+    'conv\\x1b[2J'
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False))
+    print(json.dumps(data, indent=2))
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        _say("  ".join(cells).rstrip())
 
 
 def _bytes(count: int) -> str:
@@ -318,6 +403,12 @@ def _bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def _file(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a file, found nothing")
+    return text
 
 
 def _size(text: str) -> int:

@@ -99,9 +99,11 @@ def flattened(snapshot: Snapshot) -> Flattened:
     orders: dict[str, Mapping[str, Order]] = {}
     notes: list[Note] = []
     for layer in snapshot.layers:
-        taken_ = {call.inputs[0] for call in calls.get(layer.path, ()) if call.inputs}
+        # One of several layers that one layer is made of, such as stacked cells, is not in the graph.
+        whole = layer.path if layer.path in calls else layer.path.rpartition("/")[0]
+        taken_ = {call.inputs[0] for call in calls.get(whole, ()) if call.inputs}
         try:
-            axes = _axes(layer, taken_)
+            axes = _axes(layer, taken_, part=whole != layer.path)
         except _CannotFollowError as error:
             notes.append(Note("kept", layer.path, str(error)))
         else:
@@ -266,11 +268,11 @@ TAKE_IN: Final = frozenset(
 TAKE_CHANNELS: Final = frozenset({"BatchNormalization", "LayerNormalization", "PReLU1D"})
 
 
-def _axes(layer: Layer, taken: set[_Value]) -> Mapping[str, Order]:
+def _axes(layer: Layer, taken: set[_Value], *, part: bool) -> Mapping[str, Order]:
     """The axes of a layer's weights that are made of what it takes."""
-    if not any(value.features or value.lost for value in taken):
+    if layer.kind is None or not any(value.features or value.lost for value in taken):
         return {}
-    kind = (layer.kind or "").removeprefix("Bidirectional")
+    kind = layer.kind.removeprefix("Bidirectional").removesuffix("Cell")
     rank = max(0 if value.shape is None else len(value.shape) for value in taken)
     if lost := min((value.lost for value in taken if value.lost), default=""):
         mixes = kind in TAKE_IN or kind == "EinsumDense"
@@ -289,7 +291,7 @@ def _axes(layer: Layer, taken: set[_Value]) -> Mapping[str, Order]:
     axis = _axis(layer, kind, rank)
     if axis == "":
         return {}
-    if axis is None or layer.sizes.get(axis) != _size(features):
+    if part or axis is None or layer.sizes.get(axis) != _size(features):
         raise _CannotFollowError(
             f"its features are a flattened image, and there is no order of a {layer.kind} for "
             "them; they stay in (space channel) order"

@@ -2,8 +2,12 @@
 
 A file is recognised by what it holds and never by its name, since HDF5 files named `.keras` are
 common. A third party adds a format by an entry point of the group `kerasport.formats` whose object
-is a `Format`; its modules hold `matches` and `read`, or `write`, like those in `readers/` and
-`writers/`.
+is a `Format`. Its modules hold functions like those in `readers/` and `writers/`:
+
+    matches(path) -> bool                        by the content alone
+    read(path) -> StateDict                      of a format that can be written too
+    read(path, *, architecture, assume_dtype) -> Snapshot         of a model's own format
+    write(state, path, *, max_shard_size) -> tuple[Path, ...]     atomic, deterministic, read again
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kerasport.errors import UnknownFormatError, UsageError
+from kerasport.errors import KerasportError, UnknownFormatError, UsageError
 
 __all__ = ["FORMATS", "Format", "detected", "for_target", "known", "named"]
 
@@ -119,13 +123,21 @@ def known() -> Mapping[str, Format]:
     """Every format by name: our own, then those of installed packages.
 
     Raises:
-        UsageError: a package's entry point is no `Format`, or takes a name that is taken.
+        UsageError: a package's entry point cannot be loaded, is no `Format`, or takes a name that
+            is taken.
     """
     from importlib.metadata import entry_points
 
     table = {row.name: row for row in FORMATS}
-    for point in entry_points(group="kerasport.formats"):
-        row = point.load()
+    points = entry_points(group="kerasport.formats")
+    for point in sorted(points, key=lambda point: (point.name, point.value)):
+        try:
+            row = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"entry point {point.name} = {point.value}: expected a format, found: {error}. "
+                f"Repair or uninstall the package {point.dist and point.dist.name}"
+            ) from error
         if not isinstance(row, Format) or row.name in table:
             raise UsageError(
                 f"entry point {point.name} = {point.value}: expected a kerasport.formats.Format of "
@@ -156,14 +168,21 @@ def detected(path: Path) -> Format:
         UsageError: there is no such file, or it cannot be read.
         UnknownFormatError: its content is of no known format.
     """
+    if "\0" in str(path):
+        raise UsageError(f"{str(path)!r}: expected the name of a file, found a NUL in it")
     try:
-        head = b"" if path.is_dir() else _head(path)
+        folder = path.is_dir()
+        if path.exists() and not folder and not path.is_file():
+            raise UsageError(
+                f"{path}: expected a file, found a device or a pipe. Save it as a file"
+            )
+        head = b"" if folder else _head(path)
     except OSError as error:
         raise UsageError(f"{path}: expected a readable file, found: {error.strerror}") from None
-    if not path.is_dir() and not head:
+    if not folder and not head:
         raise UnknownFormatError(f"{path}: expected a model, found an empty file")
     for row in _rows_by_head(head):
-        if importlib.import_module(row.reader).matches(path):
+        if _module(row.reader, row).matches(path):
             return row
     raise UnknownFormatError(
         f"{path}: expected the content of a known format, found {_described(path, head)}. "
@@ -183,23 +202,31 @@ def for_target(path: Path, name: str | None) -> Format:
             raise UnknownFormatError(f"format {name} can be read, not written: {_writable()}")
         return row
     for row in known().values():
-        if row.writer and path.name.endswith(row.suffixes):
+        if row.writer and path.name.lower().endswith(row.suffixes):
             return row
-    raise UnknownFormatError(
-        f"{path}: no format is written under the suffix {path.suffix or '(none)'!r}: {_writable()}"
-    )
+    suffix = f"the suffix {path.suffix!r}" if path.suffix else "a name without a suffix"
+    raise UnknownFormatError(f"{path}: no format is written under {suffix}: {_writable()}")
 
 
 def reader(row: Format) -> Callable[..., Any]:
     """The function that reads a format."""
-    function: Callable[..., Any] = importlib.import_module(row.reader).read
+    function: Callable[..., Any] = _module(row.reader, row).read
     return function
 
 
 def writer(row: Format) -> Callable[..., Any]:
     """The function that writes a format."""
-    function: Callable[..., Any] = importlib.import_module(row.writer).write
+    function: Callable[..., Any] = _module(row.writer, row).write
     return function
+
+
+def _module(name: str, row: Format) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if row in FORMATS or isinstance(error, KerasportError):
+            raise
+        raise UsageError(f"format {row.name} cannot be used: {error}") from error
 
 
 def _head(path: Path) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from kerasport.architecture import Graph, Node, parse
 from kerasport.flatten import flattened
+from kerasport.kinds import facets
 from kerasport.model import Layer, Snapshot
 from kerasport.options import Options, options
 from kerasport.shapes import IDENTITIES, MERGES, Call, Shape, inputs_of, shapes, step, walk
@@ -58,8 +59,8 @@ HINTS: Final[Mapping[str, str]] = {
     "recurrent_activation": "the activation of the gates",
     "recurrent_dropout": "rate, in training",
     "reset_after": "the reset gate is applied after the recurrent product",
-    "reshape": "the output becomes an image of this shape, channels last: reshape it in this order, "
-    "then put channels first",
+    "reshape": "the output becomes an image of this shape, channels last: reshape it in this "
+    "order, then put channels first",
     "return_sequences": "all steps are put out; else the last state, of each direction its own",
     "return_state": "the last state is put out too",
     "rms_scaling": "the mean is not subtracted",
@@ -179,7 +180,7 @@ class _Case:
     """One layer whose hints are wanted.
 
     Attributes:
-        kind: its kind, that of one direction for Bidirectional.
+        kind: its kind, that of one direction for Bidirectional and of the layer for a cell.
         o: its options, those of its cell or of what it wraps included.
         inputs: the shape that each call takes, of one step inside TimeDistributed.
         layer: the layer itself.
@@ -199,17 +200,20 @@ class _Case:
     @classmethod
     def of(cls, layer: Layer, inputs: tuple[Shape, ...], model: _Model) -> _Case:
         """Take the wrappers off."""
-        kind = (layer.kind or "").removeprefix("Bidirectional")
+        kind = (layer.kind or "").removeprefix("Bidirectional").removesuffix("Cell")
         name, config = layer.class_name or kind, layer.config
         wrapped = 0
         merge: tuple[str | None] | None = None
-        if layer.kind and layer.kind != kind:
+        if (layer.kind or "").startswith("Bidirectional"):
             merge = (config.get("merge_mode", "concat"),)
         while isinstance(inner := config.get("layer"), Mapping):
             wrapped += name == "TimeDistributed"
             name, config = str(inner.get("class_name")), inner.get("config") or {}
         if isinstance(cell := config.get("cell"), Mapping):
             config = {**(cell.get("config") or {}), **config}
+        for facet in facets(layer.class_name or "", layer.config):
+            if facet.name and layer.path.endswith(f"/{facet.name}"):  # one of stacked cells
+                config = {**config, **facet.config}
         for _ in range(wrapped):
             inputs = tuple(map(step, inputs))
         own = options(name, config)
@@ -241,7 +245,8 @@ class _Hint:
 
 def _hints(case: _Case) -> dict[str, dict[str, JSON]]:
     found: dict[str, dict[str, JSON]] = {}
-    for name in (*KINDS.get(case.kind, ()), *EVERY):
+    row = (case.layer.kind or "").removeprefix("Bidirectional")
+    for name in (*KINDS.get(row, ()), *EVERY):
         hint = TABLE[name]
         if not (hint.always or case.layer.config):
             continue
@@ -319,10 +324,13 @@ def _named(activation: JSON) -> JSON:
     return {"name": name, **parameters} if parameters else name
 
 
+def _usual_activation(case: _Case) -> str:
+    return "tanh" if case.kind in GATED else "linear"
+
+
 def _activation(case: _Case) -> JSON:
-    usual = "tanh" if case.kind in GATED else "linear"
     # A missing activation is the default, a null one is none.
-    return _named(case.o.given.get("activation", usual))
+    return _named(case.o.given.get("activation", _usual_activation(case)))
 
 
 def _recurrent_activation(case: _Case) -> JSON:
@@ -427,7 +435,7 @@ def _momentum(case: _Case) -> JSON:
     return float(1 - Decimal(repr(written))) if case.model.to == "torch" else written
 
 
-def _is_usual_epsilon(case: _Case, value: JSON) -> bool:
+def _unlike_epsilon(case: _Case, value: JSON) -> bool:
     return bool(value != (1e-3 if case.model.to == "keras" else 1e-5))
 
 
@@ -440,13 +448,13 @@ def _unlike_axis(case: _Case, value: JSON) -> bool:
     """Whether another axis is normalized than the one that the target's module normalizes."""
     axes = value if isinstance(value, list) else [value]
     last = axes in ([-1], [(case.rank or 0) - 1])
-    if case.kind == "LayerNormalization":
+    if case.kind == "LayerNormalization" and case.model.to != "keras":
         # The last axis of an image is not the last one of a target that keeps channels first.
-        return case.model.to != "keras" and not (last and (case.rank or 4) <= 3)
+        return not (last and (case.rank or 4) <= 3)
     return not (last or (case.model.channels_first and axes == [1]))
 
 
-def _is_linear(case: _Case, value: JSON) -> bool:
+def _unlike_linear(case: _Case, value: JSON) -> bool:
     """Whether an equation is more than what a linear layer does to its last axis."""
     source, _, rest = value.replace("...", "").replace(" ", "").partition(",")
     kernel, _, made = rest.partition("->")
@@ -485,6 +493,8 @@ def _operators(case: _Case) -> JSON:
         return ABSENT
     made = []
     for name, op, attributes in OPERATORS[case.kind]:
+        if op == "Add" and not case.o("use_bias", True):
+            continue
         found = attributes(case) if attributes and case.layer.config else {}
         made.append({"name": name, "op": op, "attributes": found})
     return made
@@ -514,24 +524,18 @@ def _transposed_attributes(case: _Case) -> dict[str, JSON]:
     }
 
 
-def _epsilon_attribute(case: _Case) -> dict[str, JSON]:
-    return {"epsilon": EPSILON(case)}
-
-
 def _batch_attributes(case: _Case) -> dict[str, JSON]:
     return {"epsilon": EPSILON(case), "momentum": _momentum(case)}
 
 
 def _layer_attributes(case: _Case) -> dict[str, JSON]:
     axes = case.o("axis", -1)
-    return {
-        "axis": -len(axes) if isinstance(axes, list | tuple) else -1,
-        **_epsilon_attribute(case),
-    }
+    count = len(axes) if isinstance(axes, list | tuple) else 1
+    return {"axis": -count, "epsilon": EPSILON(case)}
 
 
 def _group_attributes(case: _Case) -> dict[str, JSON]:
-    return {"num_groups": _groups(case), **_epsilon_attribute(case)}
+    return {"num_groups": _groups(case), "epsilon": EPSILON(case)}
 
 
 ONNX_ACTIVATIONS: Final[Mapping[str, str]] = {
@@ -580,7 +584,7 @@ Attributes = Callable[[_Case], dict[str, JSON]]
 
 OPERATORS: Final[Mapping[str, tuple[tuple[str, str, Attributes | None], ...]]] = {
     "Dense": (("", "Gemm", lambda case: {"transB": 1}),),
-    **{f"{name}{n}D": (("", "Conv", _conv_attributes),) for n in RANKS for name in ("Conv",)},
+    **{f"Conv{n}D": (("", "Conv", _conv_attributes),) for n in RANKS},
     **{f"DepthwiseConv{n}D": (("", "Conv", _conv_attributes),) for n in (1, 2)},
     **{
         f"SeparableConv{n}D": (
@@ -607,9 +611,7 @@ OPERATORS: Final[Mapping[str, tuple[tuple[str, str, Attributes | None], ...]]] =
 }
 
 TABLE: Final[Mapping[str, _Hint]] = {
-    "activation": _Hint(
-        _activation, lambda case, v: v != ("tanh" if case.kind in GATED else "linear")
-    ),
+    "activation": _Hint(_activation, lambda case, value: value != _usual_activation(case)),
     "affine": _Hint(lambda case: bool(case.o("scale", True)) or bool(case.o("center", True))),
     "axis": _Hint(_axis, _unlike_axis),
     "batch_first": _Hint(_only("torch", True), _always, always=True),
@@ -618,8 +620,8 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "cropping": _Hint(_cropping, _sides),
     "dilation": _Hint(_each("dilation_rate"), _any_unlike(1)),
     "dropout": _Hint(_option("dropout", 0)),
-    "epsilon": _Hint(EPSILON, _is_usual_epsilon),
-    "equation": _Hint(_option("equation", ""), _is_linear),
+    "epsilon": _Hint(EPSILON, _unlike_epsilon),
+    "equation": _Hint(_option("equation", ""), _unlike_linear),
     "go_backwards": _Hint(_flag("go_backwards"), _unlike(False)),
     "groups": _Hint(_groups, _unlike(1)),
     "hard_sigmoid_slope": _Hint(_hard_sigmoid_slope, _always),
@@ -639,7 +641,7 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "recurrent_dropout": _Hint(_option("recurrent_dropout", 0)),
     "reset_after": _Hint(
         lambda case: case.kind == "GRU",
-        lambda case, v: v != (case.model.to == "torch"),
+        lambda case, value: value != (case.model.to == "torch"),
         always=True,
     ),
     "reshape": _Hint(
@@ -660,6 +662,7 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "value_dim": _Hint(lambda case: case.o("value_dim", case.o("key_dim"))),
 }
 
+CELL: Final = ("activation", "recurrent_activation", "dropout", "recurrent_dropout")
 EVERY: Final = ("hard_sigmoid_slope", "operators", "time_distributed")
 CONVOLUTION: Final = ("strides", "padding", "dilation", "groups", "activation")
 STEPS: Final = (
@@ -681,7 +684,11 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Embedding": ("mask_zero",),
     **{f"PReLU{n}D": ("shared_axes",) for n in (1, 2, 3, 4)},
     "SimpleRNN": tuple(name for name in STEPS if name != "recurrent_activation"),
+    "SimpleRNNCell": tuple(name for name in CELL if name != "recurrent_activation"),
     "GRU": (*STEPS, "reset_after"),
+    "GRUCell": (*CELL, "reset_after"),
+    "GRUResetBeforeCell": (*CELL, "reset_after"),
+    "LSTMCell": CELL,
     "GRUResetBefore": (*STEPS, "reset_after"),
     "LSTM": STEPS,
     "MultiHeadAttention": (

@@ -14,18 +14,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import Any
 
 from kerasport.conventions import Slot, convention, rows
 from kerasport.errors import LayoutError, UsageError
-from kerasport.kinds import CLASSES, Facet, facet, phrases
+from kerasport.kinds import CLASSES, Facet, facets, phrases
 from kerasport.layout import Layout
 from kerasport.model import Layer, Named, Snapshot, Tensor
 
 __all__ = ["identify"]
 
 KERAS = convention("keras")
+# The conventions of files, today's before those of older ones.
+SOURCES = ("keras",)
 # What the tables' braces mean where no configuration says: the common case, and only if it fits.
 USUAL_AXES: Mapping[str, str] = {"normalized": "channel"}
 
@@ -50,56 +52,102 @@ def identify(snapshot: Snapshot, kinds: Mapping[str, str] | None = None) -> Snap
             raise UsageError(
                 f"--kind {pattern}={kind}: no layer has such a path. See: kerasport inspect"
             )
-    layers = []
+    layers: list[Layer] = []
     for layer in snapshot.layers:
         kinds_given = (k for pattern, k in wanted.items() if fnmatchcase(layer.path, pattern))
-        layers.append(_identified(layer, next(kinds_given, None)))
+        layers.extend(_identified(layer, next(kinds_given, None), snapshot.source.backend))
     return replace(snapshot, layers=tuple(layers))
 
 
-def _identified(layer: Layer, wanted: str | None) -> Layer:
+def _identified(layer: Layer, wanted: str | None, backend: str | None) -> Iterator[Layer]:
+    """The layer, or the layers that it is made of, each as a kind or with the reason why not."""
     if layer.kind is not None:
-        return layer
+        yield layer
+        return
+    class_name = wanted or layer.class_name
+    if class_name is None:
+        yield _inferred(layer, backend)
+        return
+    found = facets(class_name, layer.config)
     if wanted is not None:
-        found = facet(wanted, layer.config) if wanted in CLASSES else None
-        return _known(layer, found or Facet((wanted,), layer.config, axes=USUAL_AXES))
-    if layer.class_name is not None:
-        found = facet(layer.class_name, layer.config)
-        if found is not None:
-            return _known(layer, found)
-        return replace(layer, note=f"the class {layer.class_name} is in no table")
-    return _inferred(layer)
+        prefix = _common_prefix(layer.weights)
+        bare = Facet((wanted,), layer.config, axes=USUAL_AXES)
+        found = tuple(replace(f, child=prefix) for f in found or (bare,)) if prefix else found
+        found = found or (bare,)
+    if not found:
+        note = f"the class {class_name} is in no table"
+        if class_name in CLASSES:
+            note = f"the configuration of this {class_name} does not say which kind it is"
+        yield replace(layer, note=note)
+        return
+    for part, facet in _parted(layer, found):
+        yield _known(part, facet, backend)
 
 
-def _known(layer: Layer, found: Facet) -> Layer:
+def _parted(layer: Layer, found: Sequence[Facet]) -> Iterator[tuple[Layer, Facet]]:
+    """A layer that is several, such as stacked cells, cut into them by where they are stored."""
+    if len(found) == 1:
+        yield layer, found[0]
+        return
+    left = dict(layer.weights)
+    for facet in found:
+        own = {k: left.pop(k) for k in tuple(left) if _belongs(k, facet)}
+        yield replace(layer, path=f"{layer.path}/{facet.name}", weights=Named("role", own)), facet
+    if left:
+        yield replace(layer, weights=Named("role", left), note="belongs to no part of it"), found[0]
+
+
+def _belongs(key: str, facet: Facet) -> bool:
+    return key.startswith(f"{facet.child}/") or facet.name in key.split("/")[:-1]
+
+
+def _known(layer: Layer, found: Facet, backend: str | None) -> Layer:
     """A layer whose class is known: its row must fit, or the layer says why it does not."""
     reasons: list[str] = []
-    for kind in found.kinds:
-        slots = _slots(kind)
-        present = [slot for slot in slots if _present(slot, found.config)]
-        # Options may be missing from old or partial configurations: then what is stored decides.
-        for expected in dict.fromkeys((tuple(present), *_subsets(slots, len(layer.weights)))):
-            match = _matched(layer, kind, expected, found)
-            if isinstance(match, Layer):
-                return match
-            reasons.append(f"{kind}: {match}")
+    for name in SOURCES:
+        for kind in found.kinds:
+            for case in _cases(name, kind, found.config, backend):
+                present = tuple(slot for slot in case if _present(slot, found.config))
+                match = _matched(layer, name, kind, present, found)
+                if isinstance(match, Layer):
+                    return match
+                reasons.append(f"{kind}: {match}")
+    # Options may be missing from old or partial configurations: then what is stored decides.
+    ways = [
+        way
+        for name in SOURCES
+        for kind in found.kinds
+        for way in _ways(layer, name, kind, found, backend)
+    ]
+    if ways:
+        return _the_one_way(layer, ways)
     stored = ", ".join(f"{key} {tensor.spec}" for key, tensor in layer.weights.items())
     return replace(layer, note=f"the stored tensors ({stored}) do not fit; {reasons[0]}")
 
 
-def _inferred(layer: Layer) -> Layer:
+def _inferred(layer: Layer, backend: str | None) -> Layer:
     """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
-    fits: list[Layer] = []
-    wrapped = layer.weights and all(key.startswith("layer/") for key in layer.weights)
-    for kind in KERAS:
-        found = Facet((kind,), child="layer" if wrapped else "", axes=USUAL_AXES)
-        for expected in _subsets(_slots(kind), len(layer.weights)):
-            match = _matched(layer, kind, expected, found, classless=True)
-            if isinstance(match, Layer):
-                fits.append(match)
-                break
-    if len(fits) == 1:
-        return replace(fits[0], inferred=True)
+    found_ways: list[list[Layer]] = []
+    prefixes = dict.fromkeys(("", _common_prefix(layer.weights)))
+    for name in SOURCES:
+        for kind in convention(name):
+            if kind.endswith("Cell"):  # by itself it stores what its layer does
+                continue
+            ways = [
+                way
+                for prefix in prefixes
+                for way in _ways(
+                    layer,
+                    *(name, kind, Facet((kind,), child=prefix, axes=USUAL_AXES), backend),
+                    classless=True,
+                )
+            ]
+            if ways:
+                found_ways.append(ways)
+    if len(found_ways) == 1:
+        only = _the_one_way(layer, found_ways[0])
+        return replace(only, inferred=only.kind is not None)
+    fits = [ways[0] for ways in found_ways]
     if not fits:
         return replace(layer, note="no kind in the tables fits the stored tensors")
     # The group's name is no proof, but it tells which answer to offer first.
@@ -112,6 +160,49 @@ def _inferred(layer: Layer) -> Layer:
     )
 
 
+def _ways(
+    layer: Layer,
+    name: str,
+    kind: str,
+    found: Facet,
+    backend: str | None,
+    *,
+    classless: bool = False,
+) -> list[Layer]:
+    """The layer as this kind, for each choice of optional weights that fits what is stored."""
+    return [
+        match
+        for case in _cases(name, kind, found.config, backend)
+        for slots in _subsets(case, len(layer.weights))
+        if isinstance(
+            match := _matched(layer, name, kind, slots, found, classless=classless), Layer
+        )
+    ]
+
+
+def _the_one_way(layer: Layer, ways: Sequence[Layer]) -> Layer:
+    """The layer, if there is one way to read it: numbered tensors do not say which is gamma."""
+    if len(ways) == 1:
+        return ways[0]
+    readings = dict.fromkeys(", ".join(way.weights) for way in ways)
+    choices = " as ".join(readings)
+    if len(readings) == 1:
+        layouts = dict.fromkeys(str(next(iter(way.weights.values())).layout) for way in ways)
+        choices = f"{choices} laid out as {' or '.join(map(repr, layouts))}"
+    return replace(
+        layer,
+        note=f"the stored tensors fit {ways[0].kind} with {choices}; give the architecture with "
+        "--config",
+    )
+
+
+def _common_prefix(keys: Iterable[str]) -> str:
+    """The attribute path that all numbered keys share: `layer`, `layer/cell`."""
+    paths = [key.split("/")[:-1] for key in keys if key.rpartition("/")[2].isdigit()]
+    shared = takewhile(lambda words: len(set(words)) == 1, zip(*paths, strict=False))
+    return "/".join(words[0] for words in shared)
+
+
 def _hinted(layer: Layer) -> bool:
     """True where the stored path has the word that Keras makes of the kind's class name."""
     kind = str(layer.kind).lower()
@@ -119,10 +210,16 @@ def _hinted(layer: Layer) -> bool:
     return any(re.sub(r"_\d+$", "", word).replace("_", "") == kind for word in words)
 
 
-def _slots(kind: str) -> tuple[Slot, ...]:
-    (case,) = rows(KERAS[kind])
-    assert isinstance(case.slots, tuple), "Keras holds its own layers"
-    return case.slots
+def _cases(
+    name: str, kind: str, config: Mapping[str, Any], backend: str | None
+) -> Iterator[tuple[Slot, ...]]:
+    """The rows of a kind that the layer's options do not speak against."""
+    options = {**config, "backend": backend}
+    for case in rows(convention(name).get(kind, ())):
+        if isinstance(case.slots, tuple) and all(
+            options.get(option) in (None, value) for option, value in case.options.items()
+        ):
+            yield case.slots
 
 
 def _present(slot: Slot, config: Mapping[str, Any]) -> bool:
@@ -142,13 +239,19 @@ def _subsets(slots: Sequence[Slot], count: int) -> Iterator[tuple[Slot, ...]]:
 
 
 def _matched(
-    layer: Layer, kind: str, slots: Sequence[Slot], found: Facet, *, classless: bool = False
+    layer: Layer,
+    name: str,
+    kind: str,
+    slots: Sequence[Slot],
+    found: Facet,
+    *,
+    classless: bool = False,
 ) -> Layer | str:
     """The layer as this kind with these slots as its roles, or the reason why it is none."""
     keys = _keys(layer.weights, slots, found.child, classless=classless)
     if keys is None:
         return f"expected {', '.join(slot.name for slot in slots) or 'no weights'}"
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = dict(found.sizes)
     weights: dict[str, Tensor] = {}
     for slot, key in zip(slots, keys, strict=True):
         tensor = layer.weights[key]
@@ -168,10 +271,17 @@ def _matched(
             axes=phrases(kind),
             trainable=tensor.trainable if slot.trainable else False,
         )
-    (case,) = rows(KERAS[kind])
-    if not case.holds(sizes):
-        return f"expected {', '.join(case.where)}, found {sizes}"
-    return replace(layer, kind=kind, weights=Named("role", weights), sizes=sizes, words=found.axes)
+    for case in rows(convention(name)[kind]):
+        if not case.holds(sizes):
+            return f"expected {', '.join(case.where)}, found {sizes}"
+    return replace(
+        layer,
+        kind=kind,
+        convention=name,
+        weights=Named("role", weights),
+        sizes=sizes,
+        words=found.axes,
+    )
 
 
 def _keys(

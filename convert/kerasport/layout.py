@@ -11,6 +11,11 @@ either direction, follows from the names.
     [i f c o]           an axis made of named blocks, in this order
     (in + hidden)       axes of unlike size, end to end in one dimension
     -kh                 an axis stored in reverse
+    in unit as row col  dimensions of one name, whose elements lie in the order of others
+
+The last one is for buffers that were cut into rows which they do not have: cuDNN keeps a matrix
+`unit in` and Keras stored it in an array of shape `in unit`. The words before `as` give the shape,
+the ones behind it the order of elements.
 
 Each layout is expanded to *pieces*: the boxes of an array that differ in a block label or in a term
 of a sum. A piece has the same key in every layout, so a target is put together from whichever
@@ -22,6 +27,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -100,6 +106,7 @@ class Layout:
     """
 
     dims: tuple[Term, ...]
+    order: tuple[Term, ...] = ()
 
     @classmethod
     def parse(cls, sentence: str) -> Layout:
@@ -111,7 +118,8 @@ class Layout:
         return _parse(sentence)
 
     def __str__(self) -> str:
-        return " ".join(map(str, self.dims))
+        words = " ".join(map(str, self.dims))
+        return f"{words} as {' '.join(map(str, self.order))}" if self.order else words
 
     def __repr__(self) -> str:
         return f"Layout({str(self)!r})"
@@ -123,12 +131,14 @@ class Layout:
         >>> Layout.parse("1 ([i o f c] unit) in").axes
         ('unit', 'in')
         """
-        return tuple(t.name for t in _leaves(self.dims) if isinstance(t, Axis))
+        names = (t.name for t in _leaves((*self.dims, *self.order)) if isinstance(t, Axis))
+        return tuple(dict.fromkeys(names))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of all blocks, in order of appearance."""
-        return tuple(x for t in _leaves(self.dims) if isinstance(t, Blocks) for x in t.labels)
+        blocks = (t for t in _leaves(self.order or self.dims) if isinstance(t, Blocks))
+        return tuple(label for t in blocks for label in t.labels)
 
     def rename(self, terms: Mapping[str, str]) -> Layout:
         """Replace axes by sub-sentences: how a flattened image enters a Dense kernel.
@@ -139,7 +149,10 @@ class Layout:
         if not terms.keys() & set(self.axes):
             return self
         parsed = {name: Layout.parse(sentence).dims for name, sentence in terms.items()}
-        return Layout.parse(str(Layout(tuple(_replaced(dim, parsed) for dim in self.dims))))
+        dims, order = (
+            tuple(_replaced(term, parsed) for term in terms) for terms in (self.dims, self.order)
+        )
+        return Layout.parse(str(Layout(dims, order)))
 
     def bind(self, shape: Sequence[int], sizes: Mapping[str, int] | None = None) -> dict[str, int]:
         """The size of every axis, from a shape and what is known already.
@@ -159,12 +172,16 @@ class Layout:
         if len(shape) != len(self.dims):
             raise self._misfit(shape, bound, f"expected {len(self.dims)} axes, found {len(shape)}")
         open_dims = list(zip(self.dims, shape, strict=True))
+        if len(self.order) == len(shape):
+            open_dims += zip(self.order, shape, strict=True)
         while open_dims:
             left = [(dim, n) for dim, n in open_dims if not self._solve(dim, n, bound, shape)]
             if len(left) == len(open_dims):
                 unknown = sorted({a for dim, _ in left for a in _unknown(dim, bound)})
                 raise self._misfit(shape, bound, f"the sizes of {', '.join(unknown)} are not given")
             open_dims = left
+        if self.order and _extent(Merge(self.order), bound) != math.prod(shape):
+            raise self._misfit(shape, bound, "it has another number of elements behind 'as'")
         return {name: bound[name] for name in (*(sizes or ()), *self.axes)}
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -219,6 +236,10 @@ def _leaves(terms: Iterable[Term]) -> Iterator[Axis | Blocks]:
             yield term
 
 
+def _names(leaf: Axis | Blocks) -> tuple[str, ...]:
+    return (leaf.name,) if isinstance(leaf, Axis) else leaf.labels
+
+
 def _unknown(term: Term, bound: Mapping[str, int]) -> list[str]:
     return [t.name for t in _leaves((term,)) if isinstance(t, Axis) and t.name not in bound]
 
@@ -262,14 +283,20 @@ def _parse(sentence: str) -> Layout:
         words.append(found.group(found.lastindex or 0))
         position = found.end()
     words.reverse()
-    dims: list[Term] = []
+    sides: list[list[Term]] = [[]]
     while words:
-        dims.append(_term(words, sentence))
-    layout = Layout(tuple(dims))
-    names = (*layout.axes, *layout.labels)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise _grammar(sentence, f"{', '.join(repeated)} stands more than once")
-    return layout
+        if words[-1] == "as":
+            words.pop()
+            sides.append([])
+        else:
+            sides[-1].append(_term(words, sentence))
+    if len(sides) > 2 or (len(sides) == 2 and not all(sides)):
+        raise _grammar(sentence, "'as' stands once, between dimensions and the order of elements")
+    for terms in sides:
+        counted = Counter(name for leaf in _leaves(terms) for name in _names(leaf))
+        if repeated := sorted(name for name, count in counted.items() if count > 1):
+            raise _grammar(sentence, f"{', '.join(repeated)} stands more than once")
+    return Layout(*map(tuple, sides))
 
 
 def _term(words: list[str], sentence: str) -> Term:
@@ -427,7 +454,7 @@ def relayout(array: npt.NDArray[Any], source: str, target: str, **sizes: int) ->
 
 def _blocks_in_one_order(layouts: Sequence[Layout]) -> frozenset[Blocks]:
     """Block axes that stand in every layout, always in one order, need not be taken apart."""
-    found = [{t for t in _leaves(x.dims) if isinstance(t, Blocks)} for x in layouts]
+    found = [{t for t in _leaves(x.order or x.dims) if isinstance(t, Blocks)} for x in layouts]
     return frozenset(set.intersection(*found)) if found else frozenset()
 
 
@@ -435,7 +462,7 @@ def _boxes(part: Part, sizes: Mapping[str, int], whole: frozenset[Blocks]) -> li
     """The pieces of a contiguous array of this layout."""
     return [
         _Box(box.offset, box.strides, box.labels | part.at)
-        for box in _expanded(Merge(part.layout.dims), 1, sizes, whole)
+        for box in _expanded(Merge(part.layout.order or part.layout.dims), 1, sizes, whole)
     ]
 
 

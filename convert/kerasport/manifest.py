@@ -5,7 +5,8 @@ value back to its source. Its contract is `schemas/manifest.v1.schema.json`.
 
 The text is canonical: the same tensors give the same bytes. Keys are sorted, except that `layers`
 and `tensors` keep model order: several containers keep no order of their own, and readers take it
-from here. Every hash has the same length, so the text's length is known before a value is read.
+from here. A model's configuration stays as it came. Every hash has the same length, so the text's
+length is known before a value is read.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ _SHOWN: Final = 10
 
 _SORTED: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False)
 _ORDERED: Final = frozenset({"layers", "tensors"})
+# The model's own words, in their own order: in a call's arguments the order has a meaning.
+_KEPT: Final = frozenset({"architecture"})
+_VERBATIM: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Hasher(Protocol):
@@ -108,11 +112,10 @@ def text(state: StateDict, hashes: Mapping[str, str]) -> str:
     }
     try:
         members = (
-            f"{_SORTED.encode(key)}:{_listed(document[key], ordered=key in _ORDERED)}"
-            for key in sorted(document)
+            f"{_SORTED.encode(key)}:{_member(key, document[key])}" for key in sorted(document)
         )
         return "{" + ",".join(members) + "}"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnsupportedError(
             f"the manifest cannot be written: {error}. Expected finite numbers everywhere; "
             "check the hints of the layers"
@@ -136,8 +139,10 @@ def entry(tensor: Tensor) -> dict[str, JSON]:
     }
 
 
-def _listed(value: JSON, *, ordered: bool) -> str:
-    if not ordered:
+def _member(key: str, value: JSON) -> str:
+    if key in _KEPT:
+        return _VERBATIM.encode(value)
+    if key not in _ORDERED:
         return _SORTED.encode(value)
     members = (f"{_SORTED.encode(key)}:{_SORTED.encode(item)}" for key, item in value.items())
     return "{" + ",".join(members) + "}"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -231,6 +232,7 @@ class Layer:
         inferred: True where the kind follows from roles and shapes alone.
         sizes: the size of every axis of its weights.
         words: layout words for the braces in the tables, where the configuration names the axes.
+        convention: the convention of its roles and layouts: today's Keras, or an older one.
         note: why it was not recognised, where it was not.
     """
 
@@ -242,6 +244,7 @@ class Layer:
     inferred: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+    convention: str = "keras"
     note: str = ""
 
     @property
@@ -315,6 +318,8 @@ class Source:
         backend: as the file says, or None.
         nbytes: the size of the file; 0 for a live model.
         content: yields the file's bytes for hashing; None for a live model.
+        path: where the file is on this machine, so that no conversion overwrites its own source;
+            it is written nowhere.
     """
 
     file: str
@@ -323,6 +328,7 @@ class Source:
     backend: str | None = None
     nbytes: int = 0
     content: Callable[[], Iterator[bytes | memoryview]] | None = field(default=None, compare=False)
+    path: Path | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,12 +343,14 @@ class Snapshot(Mapping[str, Layer]):
         layers: every layer that holds weights, in model order.
         omitted: stored tensors that are no weights of the model: optimizer slots, seeds, metrics.
         architecture: the model's Keras configuration, or None where the source has none.
+        convention: whose names and layouts the tensors have; `unknown` where nothing says so.
     """
 
     source: Source
     layers: tuple[Layer, ...]
     omitted: tuple[Omission, ...] = ()
     architecture: Mapping[str, JSON] | None = None
+    convention: str = "keras"
 
     @property
     def tensors(self) -> Iterator[Tensor]:

@@ -33,6 +33,7 @@ MODERN_CLASSES: Final[Mapping[str, str]] = {
     "SyncBatchNormalization": "BatchNormalization",
     "CuDNNLSTM": "LSTM",
     "CuDNNGRU": "GRU",
+    "GroupQueryAttention": "GroupedQueryAttention",
     "ParametricSoftplus": "PReLU",
 }
 
@@ -111,8 +112,9 @@ class Options:
         ((1, 1), (2, 3))
         """
         value = self(name, default)
-        if isinstance(value, Mapping):  # Keras 1: top_pad, bottom_pad, …
-            value = list(value.values())
+        if isinstance(value, Mapping):  # Keras 1, in any order
+            sides = [("left_pad", "right_pad"), ("top_pad", "bottom_pad")][: self.rank]
+            value = [value.get(side, 0) for pair in reversed(sides) for side in pair]
         if isinstance(value, int):
             value = [value] * self.rank
         if len(value) == 2 * self.rank and all(isinstance(n, int) for n in value):

@@ -434,12 +434,10 @@ def _reshape(o: Options, inputs: tuple[Shape, ...]) -> Shape:
     wanted = [int(n) for n in o("target_shape")]
     if wanted.count(-1) > 1 or min(wanted, default=0) < -1:
         raise ValueError("at most one extent can follow from the others")
-    if -1 not in wanted:
-        return (x[0], *wanted)
     total = _product(x[1:])
     rest = math.prod(n for n in wanted if n != -1)
-    if total is not None and total % rest:
-        raise ValueError("the extents do not divide")
+    if total is not None and (total % rest if -1 in wanted else total != rest):
+        raise ValueError("the total size is another one")
     follows = None if total is None else total // rest
     return (x[0], *(follows if n == -1 else n for n in wanted))
 
@@ -479,26 +477,25 @@ def _einsum(o: Options, inputs: tuple[Shape, ...]) -> Shape:
     return tuple(sizes[letter] if letter in sizes else own[letter] for letter in made)
 
 
-def _units(o: Options) -> tuple[Sizes, int]:
-    """What one step of a recurrent layer gives, and how many states it keeps."""
+def _states(o: Options) -> list[int]:
+    """The sizes of a recurrent layer's states; it gives the first one of its last cell."""
     cell = o("cell")
     if not isinstance(cell, Mapping):
-        return (int(o("units")),), 2 if o.class_name == "LSTM" else 1
+        return [int(o("units"))] * (2 if o.class_name == "LSTM" else 1)
     inner = options(str(cell["class_name"]).removesuffix("Cell"), cell["config"])
     if inner.class_name == "StackedRNNCells":
-        steps = [_units(options("RNN", {"cell": cell})) for cell in inner("cells")]
-        return steps[-1][0], sum(states for _, states in steps)
+        return [n for one in inner("cells") for n in _states(options("RNN", {"cell": one}))]
     if inner.class_name not in ("SimpleRNN", "GRU", "LSTM"):
         raise ValueError("a cell of a user's own")
-    return _units(inner)
+    return _states(inner)
 
 
 def _recurrent(o: Options, inputs: tuple[Shape, ...]) -> list[Shape]:
     x = _known(inputs)
-    units, states = _units(o)
-    one: Shape = (x[0], *units)
-    given: Shape = (x[0], x[1], *units) if o("return_sequences") else one
-    return [given, *[one] * (states if o("return_state") else 0)]
+    states = _states(o)
+    # Both states of an LSTM have one size, so the last one's is that of the output.
+    given: Shape = (x[0], x[1], states[-1]) if o("return_sequences") else (x[0], states[-1])
+    return [given, *((x[0], n) for n in states if o("return_state"))]
 
 
 def _conv_lstm(o: Options, inputs: tuple[Shape, ...]) -> list[Shape]:
@@ -540,6 +537,7 @@ def _bidirectional(o: Options, inputs: tuple[Shape, ...]) -> list[Shape]:
 
 
 def _broadcast(o: Options, inputs: tuple[Shape, ...]) -> Shape:
+    """As NumPy does it: missing dimensions are put in front."""
     made = _known(inputs)
     for number in range(1, len(inputs)):
         x = _known(inputs, number)
@@ -547,6 +545,18 @@ def _broadcast(o: Options, inputs: tuple[Shape, ...]) -> Shape:
         pairs = zip((1,) * (rank - len(made)) + made, (1,) * (rank - len(x)) + x, strict=True)
         made = tuple(_wider(a, b) for a, b in pairs)
     return made
+
+
+def _merged(o: Options, inputs: tuple[Shape, ...]) -> Shape:
+    """As merge layers do it: missing dimensions are put behind the batch."""
+    known = [_known(inputs, number) for number in range(len(inputs))]
+    rank = max(map(len, known))
+    spread = [(x[0], *(1,) * (rank - len(x)), *x[1:]) for x in known]
+    made = _broadcast(o, tuple(spread))
+    return made and tuple(
+        None if n != 1 and any(x[axis] is None for x in spread) else n
+        for axis, n in enumerate(made)
+    )
 
 
 def _wider(a: int | None, b: int | None) -> int | None:
@@ -588,7 +598,7 @@ def _merge(o: Options, inputs: tuple[Shape, ...]) -> Shape:
         case "dot":
             return _dot(o, inputs)
         case "sum" | "mul" | "ave" | "max" | "min":
-            return _broadcast(o, inputs)
+            return _merged(o, inputs)
         case _:
             return None
 
@@ -656,7 +666,8 @@ IDENTITIES: Final = _words(
     RandomColorDegeneration RandomColorJitter RandomContrast RandomElasticTransform RandomErasing
     RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective
     RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear
-    RandomTranslation RandomZoom Equalization Solarization MixUp CutMix AugMix RandAugment CLAHE
+    RandomTranslation RandomZoom Equalization Solarization MixUp CutMix AugMix RandAugment
+    ContrastLimitedAdaptiveHistogramEqualization
     """
 )
 MERGES: Final = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
@@ -690,7 +701,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "TimeDistributed": _time_distributed,
     "SpectralNormalization": _wrapper,
     "Wrapper": _wrapper,
-    **dict.fromkeys(MERGES, _broadcast),
+    **dict.fromkeys(MERGES, _merged),
     "Concatenate": _concatenate,
     "Dot": _dot,
     "Merge": _merge,

@@ -7,8 +7,6 @@ into lazy tensors: the bytes flow when a writer asks for them, slab by slab, fro
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,12 +16,13 @@ import numpy.typing as npt
 
 from kerasport import tiles
 from kerasport.conventions import Absent, Row, Slot, convention, rows
-from kerasport.conventions.torch import RESERVED
-from kerasport.errors import UnsupportedError
+from kerasport.conventions.torch_modules import EXTRA
+from kerasport.errors import UnsupportedError, UsageError
 from kerasport.flatten import Order, flattened
 from kerasport.hints import hints
 from kerasport.layout import Layout, Part, derive
 from kerasport.model import (
+    DTYPES,
     VERBATIM,
     Layer,
     Note,
@@ -37,11 +36,14 @@ from kerasport.model import (
     dtype_named,
     note_json,
 )
+from kerasport.names import module_names
 from kerasport.version import VERSION
 
 __all__ = ["Move", "Plan", "moved", "plan"]
 
 Array = npt.NDArray[Any]
+# What values may be cast to: a cast to whole numbers would leave nothing of most weights.
+FLOATS = tuple(name for name in DTYPES if name.startswith(("bf", "f")))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,9 +132,17 @@ class Move:
         if flats[0].dtype == self.dtype:
             tiles.fill(out, tiles.clipped(copies, start, stop), flats)
             return
-        held = out.astype(flats[0].dtype)
+        held = np.full(out.shape, self.fill or 0, flats[0].dtype)
         tiles.fill(held, tiles.clipped(copies, start, stop), flats)
-        out[...] = held.astype(self.dtype)
+        with np.errstate(all="ignore"):
+            out[...] = held.astype(self.dtype)
+        overflown = np.isfinite(held) & ~np.isfinite(out)
+        if overflown.any():
+            value = held[np.flatnonzero(overflown)[0]]
+            raise UnsupportedError(
+                f"{self.name}: {value} is too large for {dtype_name(self.dtype)}; cast to a dtype "
+                "of greater range, such as bf16, or leave out --dtype"
+            )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -147,6 +157,8 @@ class Plan:
         notes: what the conversion does beyond moving values.
         omitted: source tensors that are left out.
         problems: what the target cannot hold; a strict conversion refuses to start.
+        architecture: the model's configuration, which a target in Keras layout carries along, so
+            that it can be converted again as the model's own file can.
     """
 
     convention: str
@@ -156,6 +168,7 @@ class Plan:
     notes: tuple[Note, ...]
     omitted: tuple[Omission, ...]
     problems: tuple[str, ...] = ()
+    architecture: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         """One line a tensor: what it becomes, and what it is made of."""
@@ -190,7 +203,12 @@ class Plan:
 
         Args:
             dtype: cast floating-point tensors to this dtype (`f16`, `bf16`, …).
+
+        Raises:
+            UsageError: it is no floating-point dtype.
         """
+        if dtype and dtype not in FLOATS:
+            raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(FLOATS)}")
         cast = dtype_named(dtype) if dtype else None
         moves = [_cast(move, cast) for move in self.moves]
         notes = [*self.notes, *_cast_notes(self.moves, moves)]
@@ -229,6 +247,7 @@ class Plan:
             "tensors": {move.name: _entry(move) for move in moves},
             "notes": [note_json(note) for note in notes],
             "omitted": [{"name": o.tensor.name, "reason": o.reason} for o in self.omitted],
+            **({} if self.architecture is None else {"architecture": self.architecture}),
         }
 
     def report(self, state: StateDict, target: str) -> Report:
@@ -279,7 +298,14 @@ def _entry(move: Move) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- planning
 
 
-def plan(snapshot: Snapshot, *, to: str, flatten: str = "reorder", strict: bool = True) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    *,
+    to: str,
+    flatten: str = "reorder",
+    strict: bool = True,
+    module: bool = False,
+) -> Plan:
     """How the snapshot becomes a state dict of another convention. Pure: reads no tensor.
 
     Args:
@@ -289,14 +315,23 @@ def plan(snapshot: Snapshot, *, to: str, flatten: str = "reorder", strict: bool 
             the target flattens, channels first; `keep` leaves them.
         strict: what the target cannot hold is a problem; otherwise such a layer is passed on as
             stored, and a note says so.
+        module: a generated `model.py` will hold the weights, which has modules that `torch.nn`
+            has not.
 
     Returns:
         The plan; its `problems` say what the target cannot hold.
 
     Raises:
         UsageError: there is no such convention.
+        UnsupportedError: the snapshot is a state dict of another convention than Keras's.
     """
-    table = convention(to)
+    table = {**convention(to), **(EXTRA if module else {})}
+    if snapshot.convention not in ("keras", "unknown"):
+        raise UnsupportedError(
+            f"{snapshot.source.file} is in {snapshot.convention} layout, and conversions start "
+            "from Keras layout: convert the model that it was made from, or an archive of it that "
+            "was written with --to keras"
+        )
     names = _module_names(snapshot) if to == "torch" else {path: path for path in snapshot}
     moves: list[Move] = []
     notes: list[Note] = []
@@ -328,7 +363,7 @@ def plan(snapshot: Snapshot, *, to: str, flatten: str = "reorder", strict: bool 
         notes.extend(said)
     notes.extend(_inference_notes(snapshot))
     problems.extend(_collisions(moves))
-    said = hints(snapshot, to=to)
+    advice = hints(snapshot, to=to)
     return Plan(
         to,
         snapshot.source,
@@ -338,13 +373,15 @@ def plan(snapshot: Snapshot, *, to: str, flatten: str = "reorder", strict: bool 
                 "class": layer.class_name,
                 "kind": layer.kind,
                 "inferred": layer.inferred,
-                "hints": said[layer.path],
+                "hints": advice[layer.path],
+                "words": dict(layer.words),
             }
             for layer in snapshot.layers
         },
         tuple(notes),
         snapshot.omitted,
         tuple(sorted(set(problems))),
+        snapshot.architecture if to == "keras" else None,
     )
 
 
@@ -371,7 +408,7 @@ def moved(
     case = next(case for case in rows(table[layer.kind]) if case.holds(layer.sizes))
     if isinstance(case.slots, Absent):
         raise UnsupportedError(f"{layer.kind}: {case.slots.reason}")
-    same = case.same or {}
+    same = case.same
     order = order or {}
     sizes = {same.get(axis, axis): size for axis, size in layer.sizes.items()}
     for axis in order.values():
@@ -421,9 +458,8 @@ def moved(
 
 def _by_weight(layer: Layer, renamed: Mapping[str, str]) -> dict[str, list[Tensor]]:
     """The layer's tensors by the weight that they are parts of."""
-    (case,) = rows(convention("keras")[layer.kind or ""])
-    assert isinstance(case.slots, tuple), "Keras holds its own layers"
-    weights = {slot.name: slot.of for slot in case.slots}
+    cases = [case.slots for case in rows(convention(layer.convention)[layer.kind or ""])]
+    weights = {s.name: s.of for slots in cases if isinstance(slots, tuple) for s in slots}
     held: dict[str, list[Tensor]] = {}
     for role, tensor in layer.weights.items():
         assert tensor.layout is not None, "identified layers have layouts"
@@ -515,30 +551,10 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def _module_names(snapshot: Snapshot) -> dict[str, str]:
-    """Layer paths as names of PyTorch submodules: identifiers, and no two alike.
-
-    Names that PyTorch can hold stay as they are; the others make way for them.
-    """
-    names: dict[tuple[str, ...], str] = {}
-    taken: dict[tuple[str, ...], set[str]] = {}
-    paths = [tuple(path.split("/")) for path in snapshot]
-    steps = dict.fromkeys(path[: n + 1] for path in paths for n in range(len(path)))
-    for step in sorted(steps, key=lambda step: _identifier(step[-1]) != step[-1]):
-        siblings = taken.setdefault(step[:-1], set())
-        name = wanted = _identifier(step[-1])
-        number = 2
-        while name in siblings:
-            name = f"{wanted}_{number}"
-            number += 1
-        siblings.add(name)
-        names[step] = name
+    """Layer paths as paths of PyTorch submodules."""
+    names = module_names(snapshot)
+    steps = {path: path.split("/") for path in snapshot}
     return {
-        "/".join(path): ".".join(names[path[: n + 1]] for n in range(len(path))) for path in paths
+        path: ".".join(names["/".join(words[: n + 1])] for n in range(len(words)))
+        for path, words in steps.items()
     }
-
-
-def _identifier(name: str) -> str:
-    name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    if not name or name[0].isdigit():
-        name = f"_{name}"
-    return f"{name}_" if name in RESERVED or keyword.iskeyword(name) else name

@@ -1,19 +1,26 @@
 """Proof that a target holds its source: read it again, undo every move, compare bit for bit.
 
 Nothing that wrote the target is trusted: the sentences come from the manifest, the way back is
-derived from them anew, and every element of every source tensor must come out of it unchanged.
+derived from them anew, and every element of every source tensor must come out of it unchanged. What
+the source does not have must be what the manifest says, and every tensor must have the hash that
+the manifest gives it.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kerasport import tiles
 from kerasport.errors import LayoutError, UsageError, VerificationError
 from kerasport.layout import Layout, Part, derive
+from kerasport.manifest import hasher
 from kerasport.model import SLAB, Note, Report, Snapshot, StateDict, Tensor
 
 __all__ = ["verify"]
@@ -46,20 +53,24 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
         try:
             for source, way in _ways(state[name], entries[name]):
                 ways.setdefault(source, []).append(way)
+            problems.extend(_misshapen(sources, entries[name]))
             problems.extend(_unfilled(state[name], entries[name]))
+            problems.extend(_misnamed(state[name], entries[name]))
         except LayoutError as error:
             problems.append(f"{name}: {error}")
     omitted = {entry["name"] for entry in state.manifest.get("omitted", ())}
+    misshapen = {problem.partition(":")[0] for problem in problems}
     for name, tensor in sources.items():
-        if name in ways:
+        if name in ways and name not in misshapen:
             problems.extend(_differences(tensor, ways[name]))
-        elif name not in omitted:
+        elif name not in ways and name not in omitted:
             problems.append(f"{name}: is in the source and nowhere in the target")
     problems.extend(f"{name}: is not in the source" for name in ways.keys() - sources.keys())
     if problems:
         lines = "\n  ".join(sorted(set(problems)))
         raise VerificationError(f"{target} does not hold {snapshot.source.file}:\n  {lines}")
-    notes = tuple(Note(**note) for note in state.manifest.get("notes", ()))
+    keys = ("kind", "subject", "message", "loss")
+    notes = tuple(Note(*(note[key] for key in keys)) for note in state.manifest.get("notes", ()))
     return Report(
         "verify",
         snapshot.source.file,
@@ -93,31 +104,67 @@ def _ways(tensor: Tensor, entry: Mapping[str, Any]) -> Iterator[tuple[str, _Way]
 
 
 def _copies(entry: Mapping[str, Any]) -> tuple[list[tiles.Copy], list[str]]:
+    """What of each source is where in the target, and what of the target no source holds."""
     sizes: Mapping[str, int] = entry["sizes"]
-    if entry["layout"] is None:
-        return [tiles.Copy.of(0, [(int(np.prod(entry["shape"], dtype=np.int64)), 1, 1)])], []
+    sources: Sequence[Mapping[str, Any]] = entry["sources"]
+    if entry["layout"] is None or not sources:
+        if len(sources) > 1:
+            raise LayoutError("the manifest gives several sources and no layout")
+        size = math.prod(entry["shape"])
+        return [tiles.Copy.of(0, [(size, 1, 1)])] if sources else [], []
     layout = Layout.parse(entry["layout"])
-    if list(layout.shape(sizes)) != list(entry["shape"]):
-        raise LayoutError(f"its layout '{layout}' and its shape disagree in the manifest")
-    parts = [Part(Layout.parse(s["layout"]), frozenset(s["at"])) for s in entry["sources"]]
+    if any(source["layout"] is None for source in sources) and (str(layout) or len(sources) > 1):
+        raise LayoutError("the manifest gives a source without a layout")
+    parts = [Part(Layout.parse(s["layout"] or ""), frozenset(s["at"])) for s in sources]
+    for part, source in (*zip(parts, sources, strict=True), (Part(layout), entry)):
+        if list(part.layout.shape(sizes)) != list(source["shape"]):
+            raise LayoutError(f"the manifest's '{part.layout}' does not fit {source['shape']}")
     return derive(parts, Part(layout, frozenset(entry["at"])), sizes)
+
+
+def _misshapen(sources: Mapping[str, Tensor], entry: Mapping[str, Any]) -> Iterator[str]:
+    for origin in entry["sources"]:
+        found = sources.get(origin["name"])
+        if found is not None and list(found.shape) != origin["shape"]:
+            shape = ",".join(map(str, origin["shape"]))
+            yield f"{found.name}: is {found.spec}, and the manifest was made of one of [{shape}]"
 
 
 def _unfilled(tensor: Tensor, entry: Mapping[str, Any]) -> Iterator[str]:
     """What the target made up must be what it says that it made up."""
     copies, missing = _copies(entry)
-    if not missing and entry["sources"]:
+    if entry["sources"] and not missing:
         return
-    fill = np.full(1, entry["fill"]).astype(tensor.dtype)
-    made_up = np.ones(tensor.size, bool)
-    for copy in copies:
-        one = np.zeros(1, bool)
-        stretched = tiles.Copy(
-            0, copy.shape, 0, (0,) * len(copy.shape), copy.target_offset, copy.target_strides
-        )
-        tiles.fill(made_up, [stretched], [one])
+    if entry["fill"] is None:
+        yield f"{tensor.name}: comes from no source, and the manifest does not say what fills it"
+        return
+    made_up = ~_covered(copies, tensor.size)
+    with np.errstate(all="ignore"):
+        fill = np.asarray([entry["fill"]]).astype(tensor.dtype)
     if (tiles.bits(tensor.flat())[made_up] != tiles.bits(fill)).any():
         yield f"{tensor.name}: expected {entry['fill']} where the source has nothing"
+
+
+def _covered(copies: Sequence[tiles.Copy], size: int) -> npt.NDArray[np.bool_]:
+    """Which of `size` elements the copies write."""
+    covered = np.zeros(size, bool)
+    one = np.ones(1, bool)
+    for copy in copies:
+        still = replace(copy, source=0, source_offset=0, source_strides=(0,) * len(copy.shape))
+        tiles.fill(covered, [still], [one])
+    return covered
+
+
+def _misnamed(tensor: Tensor, entry: Mapping[str, Any]) -> Iterator[str]:
+    """The content must have the hash under which the manifest knows it."""
+    digest = hasher()
+    for slab in tensor.slabs(SLAB):
+        swap = slab.dtype.byteorder == ">" or (
+            sys.byteorder == "big" and slab.dtype.byteorder == "="
+        )
+        digest.update((slab.byteswap() if swap else slab).view(np.uint8))
+    if digest.hexdigest() != entry["hash"]:
+        yield f"{tensor.name}: its content has another hash than the manifest says"
 
 
 def _differences(source: Tensor, ways: Sequence[_Way]) -> Iterator[str]:
@@ -130,6 +177,9 @@ def _differences(source: Tensor, ways: Sequence[_Way]) -> Iterator[str]:
     if sum(copy.elements for way in ways for copy in way.copies) != source.size:
         yield f"{source.name}: the target does not hold each of its elements once"
         return
+    if len(ways) > 1 and not _covered([c for way in ways for c in way.copies], source.size).all():
+        yield f"{source.name}: the target holds some of its elements twice, others not at all"
+        return
     flats = [way.tensor.flat() for way in ways]
     start = 0
     for slab in source.slabs(SLAB):
@@ -137,7 +187,8 @@ def _differences(source: Tensor, ways: Sequence[_Way]) -> Iterator[str]:
         rebuilt = np.empty(slab.size, dtype)
         for way, flat in zip(ways, flats, strict=True):
             tiles.fill(rebuilt, tiles.clipped(way.copies, start, stop), [flat])
-        expected = slab if slab.dtype == dtype else slab.astype(dtype)
+        with np.errstate(all="ignore"):
+            expected = slab if slab.dtype == dtype else slab.astype(dtype)
         different = np.flatnonzero(tiles.bits(rebuilt) != tiles.bits(expected))
         if different.size:
             where = start + int(different[0])

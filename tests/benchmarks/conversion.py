@@ -5,9 +5,9 @@
 
 Each contestant is a whole process, Python's start included, run in turn with the others, so that
 a machine that slows down slows all of them down. Times are medians, ratios are of medians.
-Anonymous memory is the largest `RssAnon` of the process; pages of a mapped file are not in it, since the
-system takes them back when it needs them. The file's pages are in the cache: each source is read
-once before. Nothing is asserted.
+Anonymous memory is the largest `RssAnon` of the process; pages of a mapped file are not in it,
+since the system takes them back when it needs them. The file's pages are in the cache: each source
+is read once before. Nothing is asserted.
 """
 
 from __future__ import annotations

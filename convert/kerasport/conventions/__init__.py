@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from kerasport.errors import UsageError
@@ -77,11 +77,13 @@ class Case:
         slots: the slots, or why there are none.
         where: equations between products of axes and numbers, such as `head key = query_in`.
         same: axes that the equations make one, as old name → new name.
+        options: options of the layer, or of the file, under which the slots are stored so.
     """
 
     slots: tuple[Slot, ...] | Absent
     where: tuple[str, ...] = ()
-    same: Mapping[str, str] | None = None
+    same: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """True where all equations hold."""

@@ -27,14 +27,13 @@ def _recurrent(kind: str) -> tuple[Slot, ...]:
     unit = _gates(kind, "unit")
     pinned = kind != "GRU"
     return (
-        Slot("kernel", f"in {unit}", child="cell"),
-        Slot("recurrent_kernel", f"hidden {unit}", child="cell"),
+        Slot("kernel", f"in {unit}"),
+        Slot("recurrent_kernel", f"hidden {unit}"),
         Slot(
             "bias",
             unit if pinned else f"[input recurrent] {unit}",
             at="input" if pinned else "",
             when="use_bias",
-            child="cell",
         ),
     )
 
@@ -46,7 +45,7 @@ def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
             name=f"{direction}/{slot.name}",
             weight=slot.of,
             at=f"{slot.at} {direction}".strip(),
-            child=f"{direction}_layer/{slot.child}",
+            child=f"{direction}_layer/cell",
         )
         for direction in ("forward", "backward")
         for slot in slots
@@ -98,6 +97,7 @@ TABLE: Mapping[str, Row] = {
     "PReLU3D": (Slot("alpha", "height width channel"),),
     "PReLU4D": (Slot("alpha", "depth height width channel"),),
     **{kind: (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
+    **{f"{kind}Cell": (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{
         f"Bidirectional{kind}": (Case(_bidirectional(slots), where=STEP),)
         for kind, slots in RECURRENT.items()

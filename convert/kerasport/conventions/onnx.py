@@ -97,6 +97,7 @@ TABLE: Mapping[str, Row] = {
     # PRelu broadcasts its slope against `channel height width`.
     **{f"PReLU{n}D": (Slot("slope", axes, "alpha"),) for n, axes in CHANNEL_FIRST.items()},
     **RECURRENT,
+    **{f"{kind}Cell": slots for kind, slots in RECURRENT.items()},
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},
     # MatMul and Add around com.microsoft- or ai.onnx Attention, which itself has no weights.
     "MultiHeadAttention": (

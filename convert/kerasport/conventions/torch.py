@@ -29,6 +29,11 @@ def _recurrent(kind: str) -> tuple[Slot, ...]:
     )
 
 
+def _cell(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+    """A cell has the parameters of its layer, without the number of the layer."""
+    return tuple(replace(slot, name=slot.name.removesuffix("_l0")) for slot in slots)
+
+
 def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(
         replace(slot, name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
@@ -111,6 +116,8 @@ TABLE: Mapping[str, Row] = {
     ),
     **RECURRENT,
     "GRUResetBefore": RESET_BEFORE,
+    **{f"{kind}Cell": _cell(slots) for kind, slots in RECURRENT.items()},
+    "GRUResetBeforeCell": RESET_BEFORE,
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},
     "BidirectionalGRUResetBefore": RESET_BEFORE,
     "MultiHeadAttention": (

@@ -89,11 +89,18 @@ def _backend(package: str) -> str | None:
 
 def _configuration(model: object, saving: Any) -> Mapping[str, Any] | None:
     """The configuration as a saved file would hold it; None for a model that cannot give one."""
+    switch = getattr(saving, "_SAVING_V3_ENABLED", None)  # tf_keras writes two dialects
+    before = getattr(switch, "value", False)
     try:
+        if switch is not None:
+            switch.value = True
         with saving.ObjectSharingScope():
             text = json.dumps(saving.serialize_keras_object(model))
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return None
+    finally:
+        if switch is not None:
+            switch.value = before
     return config_of(text, type(model).__name__)
 
 

@@ -39,13 +39,11 @@ class Region:
         map: the map that it is a part of.
         start: where in the map it begins.
         size: how many bytes it has.
-        path: the file whose bytes these all are, or None.
     """
 
     map: mmap.mmap
     start: int
     size: int
-    path: Path | None = None
 
     def array(self, offset: int, *, dtype: np.dtype[Any], count: int) -> Array:
         """Elements at an offset; a view, not to be written to."""
@@ -120,7 +118,7 @@ def mapped(path: Path) -> Region:
             size = file.seek(0, io.SEEK_END)
             if not size:
                 raise UnknownFormatError(f"{path}: expected a model, found an empty file")
-            return Region(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), 0, size, path)
+            return Region(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), 0, size)
     except OSError as error:
         raise UsageError(
             f"{path}: expected a readable file, found: {error.strerror or error}"

@@ -123,7 +123,8 @@ def numbered(root: Group, graph: Graph | None, *, name: str, given: bool = False
     if graph is None:
         _scatter(root, root.groups.get(VARIABLES, Group("")).text("name") or name, stored, top=True)
     else:
-        _match(root, graph, stored, path="", trainable=graph.trainable, name=name)
+        place = _Place.top(graph)
+        _match(root, graph, stored, place=place, trainable=graph.trainable, name=name)
         if given:
             _check_given([layer for layer in stored.layers if layer.class_name is None], graph)
     return stored.finished()
@@ -177,9 +178,10 @@ def _reason(name: str, group: Group, *, container: bool) -> str | None:
 
 
 def _match(
-    group: Group, graph: Graph, stored: Stored, *, path: str, trainable: bool | None, name: str
+    group: Group, graph: Graph, stored: Stored, *, place: _Place, trainable: bool | None, name: str
 ) -> None:
     """Give each node of a model the group that Keras stored it in; then what is left over."""
+    path = place.path
     rest = dict(group.groups)
     variables = rest.pop(VARIABLES, None)
     # A model in a model is visited where it stands, so layers come in model order.
@@ -187,7 +189,7 @@ def _match(
     for container in CONTAINERS:
         if container in rest:
             inside = rest.pop(container)
-            found = _numbering(inside, graph)
+            found = _numbering(inside, graph, place)
             left = {n: g for n, g in inside.groups.items() if g not in found.values()}
             if left:
                 rest[container] = replace(inside, groups=left)
@@ -200,7 +202,7 @@ def _match(
             continue
         where, flag = _join(path, node.name), both(trainable, node.trainable)
         if node.graph is not None:
-            _match_inside(own, node, stored, path=where, trainable=flag)
+            _match_inside(own, node, stored, place=place.inside(node.name), trainable=flag)
         elif node.custom:
             _scatter(own, where, stored, node=node, trainable=flag)
         else:
@@ -211,19 +213,19 @@ def _match(
 
 
 def _match_inside(
-    group: Group, node: Node, stored: Stored, *, path: str, trainable: bool | None
+    group: Group, node: Node, stored: Stored, *, place: _Place, trainable: bool | None
 ) -> None:
     """A model, or a wrapper around one; what wrappers hold themselves stays theirs."""
     assert node.graph is not None
     for _ in range(node.wrapped):
         outer = {key: g for key, g in group.groups.items() if key != "layer"}
-        stored.add(path, _flat(replace(group, groups=outer)), node=node, trainable=trainable)
+        stored.add(place.path, _flat(replace(group, groups=outer)), node=node, trainable=trainable)
         group = group.groups.get("layer", Group(group.path))
     trainable = both(trainable, node.graph.trainable)
-    _match(group, node.graph, stored, path=path, trainable=trainable, name=node.name)
+    _match(group, node.graph, stored, place=place, trainable=trainable, name=node.name)
 
 
-def _numbering(container: Group, graph: Graph) -> dict[str, Group]:
+def _numbering(container: Group, graph: Graph, place: _Place) -> dict[str, Group]:
     """Which group each node is stored in.
 
     Keras calls the first Dense among a model's layers `dense`, the second `dense_1`, and so on. An
@@ -232,11 +234,13 @@ def _numbering(container: Group, graph: Graph) -> dict[str, Group]:
     beside the variables go before any count.
     """
     labels = _labels(container)
-    counts = [_counted(graph, container, again=again) for again in (True, False)]
+    hidden = _hidden_repeats(container, graph, place)
+    nodes = [node for node in graph.nodes if node.name not in hidden]
+    counts = [_counted(nodes, container, again=again) for again in (True, False)]
     numbers = max(counts, key=len)  # the first one, Keras 3, where both find as many
-    names = {node.name for node in graph.nodes}
+    names = {node.name for node in nodes}
     found: dict[str, Group] = {}
-    for node in graph.nodes:
+    for node in nodes:
         if node.same_as is not None:
             continue
         group = labels.get(node.name)
@@ -249,19 +253,89 @@ def _numbering(container: Group, graph: Graph) -> dict[str, Group]:
     return found
 
 
-def _counted(graph: Graph, container: Group, *, again: bool) -> dict[str, Group]:
+def _is_operation(node: Node) -> bool:
+    """Whether a node is a function of keras.ops, which is no layer and is not stored."""
+    return ".ops." in f"{node.module}."
+
+
+def _counted(nodes: Iterable[Node], container: Group, *, again: bool) -> dict[str, Group]:
     counts: Counter[str] = Counter()
     found: dict[str, Group] = {}
-    for node in graph.nodes:
-        if ".ops." in f"{node.module}." or (node.same_as is not None and not again):
+    for node in nodes:
+        if _is_operation(node) or (node.same_as is not None and not again):
             continue
         stem = snake_case(node.type_name)
-        number = counts[stem]
+        group = container.groups.get(_numbered_name(stem, counts[stem]))
         counts[stem] += 1
-        group = container.groups.get(f"{stem}_{number}" if number else stem)
         if group is not None and node.same_as is None:
             found[node.name] = group
     return found
+
+
+def _numbered_name(stem: str, number: int) -> str:
+    return f"{stem}_{number}" if number else stem
+
+
+def _hidden_repeats(container: Group, graph: Graph, place: _Place) -> set[str]:
+    """Layers that must have been stored before, although the configuration does not say so.
+
+    tf_keras forgets to mark a layer that inner models share once it has saved the model as HDF5. It
+    stores a group for every layer, though, so when a class has too few, and just as many layers of
+    it look like an earlier one in name and options, those are the ones.
+    """
+    by_stem: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if node.same_as is None and not _is_operation(node):
+            by_stem.setdefault(snake_case(node.type_name), []).append(node)
+    hidden: set[str] = set()
+    for stem, nodes in by_stem.items():
+        number = 0
+        while _numbered_name(stem, number) in container.groups:
+            number += 1
+        alike = {node.name for node in nodes if place.seen(node)}
+        if number and len(nodes) - number == len(alike):
+            hidden |= alike
+    return hidden
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the whole architecture one model is, and where each layer is for the first time."""
+
+    path: str
+    first: Mapping[tuple[Any, ...], str]
+
+    @classmethod
+    def top(cls, graph: Graph) -> _Place:
+        first: dict[tuple[Any, ...], str] = {}
+        stack = [("", iter(graph.nodes))]
+        while stack:
+            prefix, nodes = stack[-1]
+            node = next(nodes, None)
+            if node is None:
+                stack.pop()
+                continue
+            first.setdefault(_look(node), prefix + node.name)
+            if node.graph is not None:
+                stack.append((f"{prefix}{node.name}/", iter(node.graph.nodes)))
+        return cls("", first)
+
+    def seen(self, node: Node) -> bool:
+        """Whether a layer like this one stands earlier."""
+        return self.first.get(_look(node)) != _join(self.path, node.name)
+
+    def inside(self, name: str) -> _Place:
+        return _Place(_join(self.path, name), self.first)
+
+
+def _look(node: Node) -> tuple[Any, ...]:
+    """A layer's class, name and plain options, which all dialects of Keras write alike."""
+    plain = sorted(
+        (key, str(value))
+        for key, value in node.config.items()
+        if isinstance(value, str | int | float | bool) and key != "dtype"
+    )
+    return node.type_name, node.name, *plain
 
 
 def _label(group: Group) -> str | None:

@@ -95,7 +95,7 @@ def _refuse_bomb(path: Path, column: Mapping[int, Any]) -> None:
 
 
 class _Thrift:
-    """Thrift's compact protocol, as far as a Parquet footer needs it: structs as dicts by number."""
+    """Thrift's compact protocol as a Parquet footer needs it: structs as dicts by number."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -141,6 +141,8 @@ class _Thrift:
     def _varint(self) -> int:
         number = shift = 0
         while (digit := self._byte()) & 0x80:
+            if shift > 63:
+                raise IndexError("a number without an end")
             number |= (digit & 0x7F) << shift
             shift += 7
         return number | digit << shift
