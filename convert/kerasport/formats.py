@@ -115,6 +115,27 @@ FORMATS: tuple[Format, ...] = (
         "kerasport.readers.safetensors",
         "kerasport.writers.safetensors",
     ),
+    Format(
+        "tf-checkpoint",
+        "TensorFlow checkpoint, of objects or of TensorFlow 1 names",
+        (".index", ".ckpt"),
+        b"",
+        "kerasport.readers.tf_checkpoint",
+    ),
+    Format(
+        "tf-frozen-graph",
+        "frozen TensorFlow graph, its constants as weights",
+        (".pb",),
+        b"",
+        "kerasport.readers.tf_frozen",
+    ),
+    Format(
+        "tf-saved-model",
+        "TensorFlow SavedModel, of Keras, modules or TensorFlow 1",
+        (".savedmodel",),
+        b"",
+        "kerasport.readers.tf_saved_model",
+    ),
 )
 
 
@@ -171,7 +192,8 @@ def detected(path: Path) -> Format:
     if "\0" in str(path):
         raise UsageError(f"{str(path)!r}: expected the name of a file, found a NUL in it")
     try:
-        folder = path.is_dir()
+        # A checkpoint is named by what its files' names begin with: no file of that name exists.
+        folder = path.is_dir() or path.with_name(f"{path.name}.index").is_file()
         if path.exists() and not folder and not path.is_file():
             raise UsageError(
                 f"{path}: expected a file, found a device or a pipe. Save it as a file"

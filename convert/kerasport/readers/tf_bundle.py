@@ -1,0 +1,461 @@
+"""A checkpoint's tensors: an index of names, and files of bytes that the index points into.
+
+Format V2 is what TensorFlow has written since 2016: `PREFIX.index`, `PREFIX.data-00000-of-00001`
+and so on. The index is read whole and its checksums are checked. Tensors stay where they are, as
+views of the mapped files; the first time that the values of one are asked for, its checksum is
+checked too, which costs about half a second a gigabyte. A variable that was partitioned is put
+together from its slices when it is asked for.
+
+Format V1 is one file whose index has the values in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kerasport.errors import KerasportError, MalformedError, UnsupportedError, UsageError
+from kerasport.model import Tensor
+from kerasport.readers.mapped import Region, buffer, mapped
+from kerasport.readers.tf_crc import crc32c, masked
+from kerasport.readers.tf_messages import (
+    BUNDLE_ENTRY,
+    BUNDLE_HEADER,
+    DTYPES,
+    SAVED_SLICES,
+    STRING,
+    numpy_dtype,
+    shape_of,
+)
+from kerasport.readers.tf_proto import Buffer, Message, decode, varint
+from kerasport.readers.tf_table import entries, is_table
+from kerasport.readers.tf_tensor import values_of
+
+__all__ = ["Bundle", "Entry", "bundle", "is_single", "single_file"]
+
+Array = npt.NDArray[Any]
+
+OBJECT: Final = np.dtype(object)
+"""The dtype of what is no number: texts, and resources, which have no values."""
+
+_MAX_SHARDS: Final = 100_000
+_MAX_SLICES: Final = 8192
+_BIG_ENDIAN: Final = 1
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """One tensor of a checkpoint.
+
+    Attributes:
+        name: what the checkpoint calls it.
+        dtype: its dtype; `OBJECT` where it is no number.
+        kind: TensorFlow's name for its dtype.
+        shape: its extents.
+        load: gives its values.
+        crc: what tells equal values without reading them: the checksums of its parts.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    kind: str
+    shape: tuple[int, ...]
+    load: Callable[[], Array]
+    crc: tuple[int, ...] = ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers of a dtype that tensors can have."""
+        return self.dtype is not OBJECT
+
+    @property
+    def why_not(self) -> str:
+        """Why its values are no weights, where they are no numbers."""
+        if self.kind == "string":
+            return "text, not numbers"
+        if self.kind in ("resource", "variant"):
+            return f"a {self.kind}, which has no values of its own"
+        return f"numbers of dtype {self.kind}, which no other format has"
+
+    def tensor(self, name: str, *, trainable: bool | None = None) -> Tensor:
+        """The entry as a tensor of a model.
+
+        Args:
+            name: what it is called there.
+            trainable: whether it is trained, where that is known.
+        """
+        return Tensor(
+            name, self.dtype, self.shape, self.load, trainable=trainable, stored=self.name
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The tensors of one checkpoint by name, sorted, and the bytes of its files.
+
+    Attributes:
+        entries: every tensor; the slices of partitioned ones are not counted.
+        regions: its files.
+    """
+
+    entries: Mapping[str, Entry]
+    regions: Sequence[Region]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its files take."""
+        return sum(region.size for region in self.regions)
+
+    def content(self) -> Iterator[memoryview]:
+        """All bytes of all files."""
+        for region in self.regions:
+            yield from region.content()
+
+    def text(self, name: str) -> bytes | None:
+        """The value of a scalar that is text; None where there is none of that name.
+
+        Args:
+            name: what the checkpoint calls it.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        if entry.kind != "string" or entry.shape:
+            raise MalformedError(f"{name}: expected one text, found {entry.kind}{entry.shape}")
+        found: bytes = entry.load().item()
+        return found
+
+
+@dataclass(eq=False)
+class _Reader:
+    """Reads the entries of one index, and maps the data files as they are needed."""
+
+    prefix: Path
+    shards: int = 1
+    regions: dict[int, Region | None] = field(default_factory=dict)
+    checked: set[tuple[int, int, int]] = field(default_factory=set)
+
+    def region(self, shard: int, *, where: str) -> Region | None:
+        """One data file; None where it is empty."""
+        if not 0 <= shard < self.shards:
+            raise MalformedError(
+                f"{where}: is in data file {shard}, and there are {self.shards} of them"
+            )
+        if shard not in self.regions:
+            path = _shard(self.prefix, shard, self.shards)
+            if not path.is_file():
+                raise UsageError(
+                    f"{self.prefix}.index: expected the data file {path.name} beside it, found "
+                    "none. Without it there are no values"
+                )
+            self.regions[shard] = mapped(path) if path.stat().st_size else None
+        return self.regions[shard]
+
+    def entry(self, name: str, message: Message, whole: Mapping[bytes, Buffer]) -> Entry:
+        """One tensor, whose every offset and size has been found to fit."""
+        number = message["dtype"]
+        dtype = numpy_dtype(number, where=name)
+        shape = shape_of(message["shape"], where=name)
+        kind = DTYPES[number]
+        if message["slices"]:
+            if dtype is None:
+                raise MalformedError(f"{name}: a tensor of {kind} cannot be partitioned")
+            return self.partitioned(name, message, whole, dtype=dtype, shape=shape)
+        where = f"{self.prefix.name}: {name}"
+        offset, size, stored = (message[key] or 0 for key in ("offset", "size", "crc32c"))
+        region = self.region(message["shard_id"] or 0, where=where)
+        held = region.size if region is not None else 0
+        if offset < 0 or size < 0 or offset + size > held:
+            raise MalformedError(
+                f"{where}: {size} bytes at {offset}, outside of the data file's {held}"
+            )
+        if dtype is not None and size != math.prod(shape) * dtype.itemsize:
+            raise MalformedError(
+                f"{where}: {size} bytes cannot be {kind}{list(shape)}, which takes "
+                f"{math.prod(shape) * dtype.itemsize}"
+            )
+        if number == STRING and size < math.prod(shape):
+            raise MalformedError(f"{where}: {size} bytes cannot be {math.prod(shape)} texts")
+        part = region.part(offset, size) if region is not None else None
+
+        def load() -> Array:
+            if number == STRING:
+                return _texts(part, shape, stored, where=where)
+            if dtype is None:
+                raise UnsupportedError(f"{where}: {kind} has no values that can be read")
+            if part is None or not size:
+                return np.empty(shape, dtype)
+            if (place := (part.start, size, id(part.map))) not in self.checked:
+                _check(part, stored, where=where)
+                self.checked.add(place)
+            return part.array(0, dtype=dtype, count=math.prod(shape)).reshape(shape)
+
+        return Entry(name, OBJECT if dtype is None else dtype, kind, shape, load, (stored,))
+
+    def partitioned(
+        self,
+        name: str,
+        message: Message,
+        whole: Mapping[bytes, Buffer],
+        *,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> Entry:
+        """A tensor that is put together from its slices."""
+        boxes = [_box(part, shape, where=name) for part in message["slices"]]
+        _check_cover(boxes, shape, where=name)
+        parts: list[Entry] = []
+        for part, box in zip(message["slices"], boxes, strict=True):
+            found = whole.get(_slice_key(name, part))
+            if found is None:
+                raise MalformedError(f"{name}: lists a slice {_words(box)} and does not hold it")
+            entry = self.entry(
+                f"{name}{_words(box)}", decode(found, BUNDLE_ENTRY, where=name), whole={}
+            )
+            if entry.dtype != dtype or entry.shape != tuple(s.stop - s.start for s in box):
+                raise MalformedError(
+                    f"{name}: the slice {_words(box)} is {entry.kind}{list(entry.shape)}"
+                )
+            parts.append(entry)
+        loads = [(box, part.load) for box, part in zip(boxes, parts, strict=True)]
+        crc = tuple(crc for part in parts for crc in part.crc)
+        return Entry(
+            name, dtype, DTYPES[message["dtype"]], shape, _joined(loads, dtype, shape), crc
+        )
+
+
+def bundle(prefix: Path) -> Bundle:
+    """The tensors of a checkpoint of format V2. Reads the index and no values.
+
+    Args:
+        prefix: the path of its files without `.index`.
+
+    Raises:
+        UsageError: a file is missing.
+        MalformedError: the index is broken or hostile, or points outside of the data.
+        UnsupportedError: it was written by a newer format, or on a big-endian machine.
+    """
+    index = mapped(prefix.with_name(f"{prefix.name}.index"))
+    where = f"{prefix.name}.index"
+    header: Message | None = None
+    found: dict[bytes, Buffer] = {}
+    for key, value in entries(index, where=where):
+        if key == b"":
+            header = decode(value, BUNDLE_HEADER, where=where)
+        else:
+            found[key] = value
+    if header is None:
+        raise MalformedError(f"{where}: expected the header of a checkpoint, found none")
+    reader = _Reader(prefix, _shards(header, where=where))
+    named: dict[str, Entry] = {}
+    for raw, value in found.items():
+        if raw.startswith(b"\0"):
+            continue  # a slice; the tensor that it is part of knows it
+        name = raw.decode("utf-8", "backslashreplace")
+        named[name] = reader.entry(name, decode(value, BUNDLE_ENTRY, where=name), found)
+    data = [region for _, region in sorted(reader.regions.items()) if region is not None]
+    return Bundle(named, [index, *data])
+
+
+def is_single(path: Path) -> bool:
+    """Whether a file is a whole checkpoint of format V1.
+
+    Args:
+        path: the file.
+    """
+    try:
+        region = mapped(path)
+        first = next(entries(region, where=path.name), None) if is_table(region) else None
+    except KerasportError:
+        return False
+    # The first message is that of the tensors' shapes; in format V2 it is a header of numbers.
+    return first is not None and first[0] == b"" and bytes(first[1][:1]) == b"\x0a"
+
+
+def single_file(path: Path) -> Bundle:
+    """The tensors of a checkpoint of format V1. Reads the file once, for its checksums.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UsageError: there is no such file.
+        MalformedError: it is broken or hostile.
+    """
+    region = mapped(path)
+    whole = dict(entries(region, where=path.name))
+    meta = decode(whole.get(b"", b""), SAVED_SLICES, where=path.name)["meta"]
+    if meta is None:
+        raise MalformedError(f"{path.name}: expected the shapes of the tensors, found none")
+    named: dict[str, Entry] = {}
+    for message in meta["tensors"]:
+        name = message["name"] or ""
+        number = message["dtype"]
+        dtype = numpy_dtype(number, where=name)
+        shape = shape_of(message["shape"], where=name)
+        loads = []
+        boxes = [_box(part, shape, where=name) for part in message["slices"]]
+        _check_cover(boxes, shape, where=name)
+        for part, box in zip(message["slices"], boxes, strict=True):
+            found = whole.get(_slice_key(name, part))
+            data = None if found is None else decode(found, SAVED_SLICES, where=name)["data"]
+            if data is None or data["data"] is None:
+                raise MalformedError(f"{name}: lists a slice {_words(box)} and does not hold it")
+            if dtype is not None:
+                extents = tuple(s.stop - s.start for s in box)
+                loads.append((box, values_of(data["data"], dtype=dtype, shape=extents, where=name)))
+        load = _joined(loads, dtype, shape) if dtype is not None else _unreadable(name)
+        dtype = OBJECT if dtype is None else dtype
+        named[name] = Entry(name, dtype, DTYPES[number], shape, load)
+    return Bundle(named, [region])
+
+
+def _joined(
+    loads: Sequence[tuple[tuple[slice, ...], Callable[[], Array]]],
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+) -> Callable[[], Array]:
+    """What puts a tensor together from its slices."""
+    if len(loads) == 1:
+        return loads[0][1]
+
+    def load() -> Array:
+        array = buffer(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+        for box, part in loads:
+            array[box] = part()
+        return array
+
+    return load
+
+
+def _unreadable(name: str) -> Callable[[], Array]:
+    def load() -> Array:
+        raise UnsupportedError(f"{name}: holds no numbers")
+
+    return load
+
+
+def _shards(header: Message, *, where: str) -> int:
+    """The number of data files that a header announces."""
+    version = header["version"] or {}
+    if (version.get("min_consumer") or 0) > 1:
+        raise UnsupportedError(
+            f"{where}: expected a checkpoint that readers of version 1 understand, found one for "
+            f"version {version['min_consumer']}"
+        )
+    if header["endianness"] == _BIG_ENDIAN:
+        raise UnsupportedError(
+            f"{where}: expected numbers with the lowest byte first, found a checkpoint of a "
+            "big-endian machine. Load it in TensorFlow and save it again"
+        )
+    shards = header["num_shards"] or 0
+    if not 0 < shards <= _MAX_SHARDS:
+        raise MalformedError(f"{where}: announces {shards} data files")
+    return shards
+
+
+def _shard(prefix: Path, shard: int, shards: int) -> Path:
+    return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+
+
+def _check(part: Region, stored: int, *, where: str) -> None:
+    found = masked(crc32c(part.array(0, dtype=np.dtype(np.uint8), count=part.size)))
+    if found != stored:
+        raise MalformedError(
+            f"{where}: the checksum of the values is {found:08x}, and the index says {stored:08x}"
+        )
+
+
+def _texts(part: Region | None, shape: tuple[int, ...], stored: int, *, where: str) -> Array:
+    """Texts: all their lengths, a checksum of the lengths, then all their bytes."""
+    count = math.prod(shape)
+    array = np.empty(count, OBJECT)
+    if part is None:
+        return array.reshape(shape)
+    data = part.read(0, part.size)
+    lengths = []
+    at = 0
+    for _ in range(count):
+        length, at = varint(data, at, len(data), where=where)
+        lengths.append(length)
+    fixed = b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths)
+    guard = data[at : at + 4]
+    at += 4
+    if at + sum(lengths) != len(data) or masked(crc32c(fixed)) != int.from_bytes(guard, "little"):
+        raise MalformedError(f"{where}: the lengths of the texts are not what they were")
+    if masked(crc32c(fixed + guard + data[at:])) != stored:
+        raise MalformedError(f"{where}: the checksum of the texts is wrong")
+    for number, length in enumerate(lengths):
+        array[number] = data[at : at + length]
+        at += length
+    return array.reshape(shape)
+
+
+# ---- slices of partitioned variables -------------------------------------------------------------
+
+
+def _box(message: Message, shape: tuple[int, ...], *, where: str) -> tuple[slice, ...]:
+    """The part of a tensor that a slice is."""
+    extents = message["extent"]
+    if len(extents) != len(shape):
+        raise MalformedError(f"{where}: a slice with {len(extents)} axes, expected {len(shape)}")
+    box = []
+    for extent, size in zip(extents, shape, strict=True):
+        start, length = extent["start"] or 0, extent["length"]
+        stop = size if length is None else start + length
+        if not 0 <= start <= stop <= size:
+            raise MalformedError(f"{where}: a slice from {start} to {stop} of {size}")
+        box.append(slice(start, stop))
+    return tuple(box)
+
+
+def _check_cover(boxes: Sequence[tuple[slice, ...]], shape: tuple[int, ...], *, where: str) -> None:
+    """Slices must hold every element once."""
+    if len(boxes) > _MAX_SLICES:
+        raise MalformedError(f"{where}: is cut into more than {_MAX_SLICES} slices")
+    sizes = [math.prod(s.stop - s.start for s in box) for box in boxes]
+    held = [box for box, size in zip(boxes, sizes, strict=True) if size]
+    starts = np.array([[s.start for s in box] for box in held], np.int64).reshape(len(held), -1)
+    stops = np.array([[s.stop for s in box] for box in held], np.int64).reshape(len(held), -1)
+    twice = any(
+        bool(np.all((starts[i] < stops[:i]) & (starts[:i] < stops[i]), axis=1).any())
+        for i in range(len(held))
+    )
+    if sum(sizes) != math.prod(shape) or twice:
+        raise MalformedError(f"{where}: its slices do not make up {list(shape)}")
+
+
+def _words(box: tuple[slice, ...]) -> str:
+    return f"[{','.join(f'{s.start}:{s.stop}' for s in box)}]"
+
+
+def _slice_key(name: str, part: Message) -> bytes:
+    """The key under which the index keeps one slice, in an encoding that sorts as numbers do."""
+    text = name.encode().replace(b"\0", b"\0\xff")  # 0xFF, the other one to escape, is no UTF-8
+    rank = len(part["extent"])
+    key = bytearray(b"\0" + text + b"\0\x01" + _ordered(rank))
+    for extent in part["extent"]:
+        key += _ordered_signed(extent["start"] or 0)
+        key += _ordered_signed(-1 if extent["length"] is None else extent["length"])
+    return bytes(key)
+
+
+def _ordered(number: int) -> bytes:
+    size = (number.bit_length() + 7) // 8
+    return bytes([size]) + number.to_bytes(size, "big")
+
+
+def _ordered_signed(number: int) -> bytes:
+    """A number whose first bits say how many bytes it has, the sign being one of them."""
+    size = (number if number >= 0 else ~number).bit_length() // 7 + 1
+    head = (0xFFFF << (16 - size) & 0xFFFF).to_bytes(2, "big")
+    body = bytearray(number.to_bytes(10, "big", signed=True)[10 - size :])
+    for place, bits in enumerate(head[:size]):
+        body[place] ^= bits
+    return bytes(body)
