@@ -12,21 +12,24 @@ there only the values can tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tf_keras
 
 from kerasport.conventions import Row, convention, rows
 from kerasport.identify import identify
 from kerasport.model import Layer, Snapshot, Source, Tensor
 from kerasport.tiles import fill
-from kerasport.transpose import Plan, plan
+from kerasport.transpose import Plan, moved, plan
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5  # float32 sums of some hundred terms, relative to the largest output
@@ -35,58 +38,108 @@ TOLERANCE = 1e-5  # float32 sums of some hundred terms, relative to the largest 
 # ------------------------------------------------------------------------ from Keras to kerasport
 
 
-def stored(layer: keras.Layer) -> Layer:
-    """The layer as a Keras 3 file holds it: Keras's own walk says under which keys."""
+def stored(layer: Any) -> Layer:
+    """The layer as a file of numbered variables holds it: its own Keras says under which keys."""
     weights = {
-        key: Tensor.of(f"{layer.name}/{key}", np.asarray(variable), trainable=variable.trainable)
-        for key, variable in _variables(layer, "", set())
+        key: Tensor.of(f"{layer.name}/{key}", np.asarray(value), trainable=trainable)
+        for key, value, trainable in _variables(layer, "", set())
     }
-    config = keras.saving.serialize_keras_object(layer)["config"]
+    package = keras if isinstance(layer, keras.Layer) else tf_keras
+    config = package.saving.serialize_keras_object(layer)["config"]
     return Layer(layer.name, type(layer).__name__, config, weights)
 
 
-def _variables(layer: keras.Layer, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    from keras.src.saving.saving_lib import _walk_saveable
-
+def _variables(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Array, bool | None]]:
+    package = "keras" if isinstance(layer, keras.Layer) else "tf_keras"
+    saving = import_module(f"{package}.src.saving.saving_lib")
     if id(layer) in seen:
         return
     seen.add(id(layer))
     own: dict[str, Any] = {}
     layer.save_own_variables(own)
     for number, variable in own.items():
-        yield f"{path}{number}", variable
-    for attribute, child in _walk_saveable(layer):
-        if isinstance(child, keras.Layer):
-            yield from _variables(child, f"{path}{attribute}/", seen)
+        value = variable.numpy() if hasattr(variable, "numpy") else variable
+        yield f"{path}{number}", np.asarray(value), getattr(variable, "trainable", None)
+    walk = getattr(saving, "_walk_saveable", None) or saving._walk_trackable
+    for attribute, child in walk(layer):
+        inside: Iterable[tuple[str, Any]] = [(attribute, child)]
+        if isinstance(child, list | tuple):
+            inside = [(f"{attribute}/{name}", cell) for name, cell in _numbered(child)]
+        for name, part in inside:
+            if isinstance(part, keras.Layer | tf_keras.layers.Layer):
+                yield from _variables(part, f"{path}{name}/", seen)
+
+
+def _numbered(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Layers in a list as Keras calls them: by class, and counted."""
+    stems: dict[str, int] = {}
+    for layer in layers:
+        stem = keras.src.utils.naming.to_snake_case(type(layer).__name__)
+        yield f"{stem}_{stems[stem]}" if stem in stems else stem, layer
+        stems[stem] = stems.get(stem, 0) + 1
 
 
 @cache
-def snapshot(layer: keras.Layer) -> Snapshot:
+def snapshot(layer: Any) -> Snapshot:
     """The layer alone as a snapshot, with kind, roles and layouts."""
     return identify(Snapshot(Source("memory", "live"), (stored(layer),)))
 
 
-def exported(layer: keras.Layer, to: str) -> dict[str, Array]:
+def exported(layer: Any, to: str) -> dict[str, Array]:
     """The weights in another convention, by their name below the layer."""
     steps = plan(snapshot(layer), to=to)
     steps.refuse_losses()
     tensors = steps.apply()
-    return {name.removeprefix(f"{layer.name}."): t.numpy() for name, t in tensors.items()}
+    below = len(layer.name) + 1
+    return {name[below:].replace("/", "."): t.numpy() for name, t in tensors.items()}
 
 
-def returned(steps: Plan) -> dict[str, Array]:
-    """The source's tensors, put together from the plan's targets by the inverted copies."""
+def returned(steps: Plan, targets: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """The source's tensors, put together from the plan's targets by the inverted copies.
+
+    Args:
+        steps: the plan of the way there.
+        targets: the targets' values, where they are not the plan's own.
+    """
     back: dict[str, Array] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for move in steps.moves:
-        target = move.tensor().numpy().reshape(-1)
-        for copy in move.copies()[0]:
-            source = move.sources[copy.source]
+        target = (move.tensor().numpy() if targets is None else targets[move.name]).reshape(-1)
+        for source in move.sources:
             shapes[source.name] = source.shape
             # No weight here has this value: an element that nothing writes is seen.
-            array = back.setdefault(source.name, np.full(source.size, 115, source.dtype))
-            fill(array, [copy.inverted()], [target])
+            back.setdefault(source.name, np.full(source.size, 115, source.dtype))
+        for copy in move.copies()[0]:
+            fill(back[move.sources[copy.source].name], [copy.inverted()], [target])
     return {name: array.reshape(shapes[name]) for name, array in back.items()}
+
+
+def onward(steps: Plan, found: Snapshot, to: str) -> dict[str, Array] | None:
+    """From a plan's targets to a third convention, by the tables of the two alone.
+
+    Returns:
+        The tensors by name, or None where the plan made one axis of several: what it wrote does not
+        say any more which they were.
+    """
+    made: dict[str, Array] = {}
+    for layer in found.layers:
+        own = [move for move in steps.moves if move.layer == layer.path and move.sources]
+        row = rows(convention(steps.convention)[str(layer.kind)])
+        case = next(case for case in row if case.holds(layer.sizes))
+        if case.same:
+            return None
+        assert isinstance(case.slots, tuple)
+        names = sorted((slot.name for slot in case.slots), key=len, reverse=True)
+        weights = {
+            next(name for name in names if move.name.endswith(f".{name}")): replace(
+                move.tensor(), layout=move.layout, at=move.at
+            )
+            for move in own
+        }
+        other = replace(layer, weights=weights, convention=steps.convention)
+        moves, _ = moved(other, convention(to), layer.path)
+        made |= {move.name: move.tensor().numpy() for move in moves}
+    return made
 
 
 def deviation(found: Array, expected: Array) -> float:
@@ -127,13 +180,17 @@ class Trial:
         make: builds the layer; called anew by every test.
         shapes: the shapes of its inputs, batch included.
         low: integer inputs below this number instead of normal ones.
+        call: runs the layer on its inputs; None: as it is.
+        variables: makes the layer's variables; None: for the shapes of its inputs.
     """
 
     family: str
     label: str
-    make: Callable[[], keras.Layer]
+    make: Callable[[], Any]
     shapes: tuple[tuple[int, ...], ...]
     low: int = 0
+    call: Callable[..., Any] | None = None
+    variables: Callable[..., None] | None = None
 
     def __str__(self) -> str:
         return f"{self.family}-{self.label}"
@@ -147,13 +204,18 @@ class Trial:
 class Built:
     """A layer with weights, its inputs, and what Keras puts out for them."""
 
-    layer: keras.Layer
+    layer: Any
     inputs: tuple[Array, ...]
     output: Array
 
 
 @cache  # torch and ONNX are compared with the same run of Keras
 def _built(trial: Trial) -> Built:
+    return built_anew(trial)
+
+
+def built_anew(trial: Trial) -> Built:
+    """The layer with random weights, which nothing keeps."""
     rng = np.random.default_rng(20260211)
     inputs = tuple(
         rng.integers(0, trial.low, shape)
@@ -162,14 +224,24 @@ def _built(trial: Trial) -> Built:
         for shape in trial.shapes
     )
     layer = trial.make()
-    layer.build(*trial.shapes)  # much faster than a first call
+    if trial.variables is not None:
+        trial.variables(layer, *trial.shapes)
+    else:
+        layer.build(*trial.shapes)  # much faster than a first call
     layer.set_weights([_random(weight, rng) for weight in layer.weights])
-    return Built(layer, inputs, np.asarray(layer(*inputs)))
+    output = layer(*inputs) if trial.call is None else trial.call(layer, *inputs)
+    return Built(layer, inputs, np.asarray(output))
 
 
 def _random(variable: Any, rng: np.random.Generator) -> Array:
-    values: Array = rng.normal(size=variable.shape).astype(np.float32)
-    if "variance" in variable.path:
+    if None in variable.shape:  # grows with what it has seen
+        return np.asarray(variable)
+    shape = tuple(variable.shape)
+    if "int" in str(variable.dtype):
+        return rng.integers(1, 99, shape)
+    values: Array = rng.normal(size=shape).astype(np.float32)
+    name = variable.path if hasattr(variable, "path") else variable.name
+    if any(word in name for word in ("variance", "stddev", "kernel_scale")):
         values = np.abs(values) + np.float32(0.5)
     return values
 
@@ -479,6 +551,512 @@ def _einsum() -> Iterator[Trial]:
             )
 
 
+# ---- layers that torch.nn has no module for, and those of other years ---------------------------
+
+
+def _listed(layer: Any, *inputs: Any) -> Any:
+    """Inputs in a list, as the merging attention layers take them."""
+    return layer(list(inputs))
+
+
+def _listed_variables(layer: Any, *shapes: Any) -> None:
+    layer.build(list(shapes))
+
+
+def _scored() -> Iterator[Trial]:
+    shapes = ((2, 5, 7), (2, 3, 7), (2, 3, 7))
+    for scaled, mode in product(BOTH, ("dot", "concat")):
+        if scaled or mode == "concat":
+            yield Trial(
+                "Attention",
+                label(mode, scaled=scaled),
+                partial(L.Attention, use_scale=scaled, score_mode=mode),
+                shapes,
+                call=_listed,
+                variables=_listed_variables,
+            )
+    yield Trial(
+        "AdditiveAttention",
+        "scaled",
+        L.AdditiveAttention,
+        shapes,
+        call=_listed,
+        variables=_listed_variables,
+    )
+
+
+def _grouped() -> Iterator[Trial]:
+    # Width of a head, heads of queries and of keys, features of query, key and value.
+    parts = [(5, 6, 3, 7, 11, 13), (5, 3, 1, 7, 7, 7), (3, 3, 3, 9, 9, 9), (2, 2, 1, 2, 2, 2)]
+    for (width, heads, groups, q, k, v), bias, gate in product(parts, BOTH, BOTH):
+        yield Trial(
+            "GatedGroupedQueryAttention" if gate else "GroupedQueryAttention",
+            label(width, heads, groups, q, k, v, bias=bias),
+            partial(L.GroupQueryAttention, width, heads, groups, use_bias=bias, use_gate=gate),
+            ((2, 4, q), (2, 13, v), (2, 13, k)),
+        )
+
+
+def _more_attention() -> Iterator[Trial]:
+    """Several output axes, several axes to attend along, a gate."""
+    for bias in BOTH:
+        yield Trial(
+            "MultiHeadAttentionLinears",
+            label("output", 5, 11, bias=bias),
+            partial(L.MultiHeadAttention, 2, 3, output_shape=(5, 11), use_bias=bias),
+            ((2, 4, 7), (2, 13, 7), (2, 13, 7)),
+        )
+        for (heads, key, value, q), out in product([(2, 3, 5, 7), (3, 3, 3, 3)], (None, (2, 5))):
+            yield Trial(
+                "GatedMultiHeadAttention",
+                label(heads, key, value, q, out, bias=bias),
+                partial(
+                    L.MultiHeadAttention,
+                    heads,
+                    key,
+                    value_dim=value,
+                    output_shape=out,
+                    use_bias=bias,
+                    use_gate=True,
+                ),
+                ((2, 4, q), (2, 13, q), (2, 13, q)),
+            )
+        for axes in (None, (1, 2), (2,)):
+            for heads, key, width in ((2, 3, 6), (2, 3, 7)):
+                yield Trial(
+                    "MultiHeadAttentionAxes",
+                    label(heads, key, width, axes=axes, bias=bias),
+                    partial(L.MultiHeadAttention, heads, key, attention_axes=axes, use_bias=bias),
+                    ((2, 3, 4, width), (2, 3, 4, width), (2, 3, 4, width)),
+                )
+
+
+def _other_normalizations() -> Iterator[Trial]:
+    axes: list[int | list[int]] = [-1, [-1], [2], [-2, -1], [1, 2, 3]]
+    for axis, epsilon in product(axes, (1e-6, 0.1)):
+        shape = (2, 3, 5, 7) if axis != [2] else (2, 3, 5)
+        yield Trial(
+            "RMSNormalization",
+            label(axis=axis, epsilon=epsilon),
+            partial(L.RMSNormalization, axis=axis, epsilon=epsilon),
+            (shape,),
+        )
+        yield Trial(
+            "LayerNormalizationScaled",
+            label(axis=axis, epsilon=epsilon),
+            partial(_rms_scaled, axis=axis, epsilon=epsilon),
+            (shape,),
+            call=_quietly,
+        )
+    for where, invert in product((-1, 1, [1, 2], [-1, -2], None), BOTH):
+        yield Trial(
+            "Normalization",
+            label(axis=where, invert=invert),
+            partial(L.Normalization, axis=where, invert=invert),
+            ((2, 3, 5),),
+            call=_adapted,
+        )
+    for kind, shape in (("Dense", (2, 3)), ("Conv2D", (2, 7, 5, 3)), ("Embedding", (2, 3))):
+        make = {
+            "Dense": partial(L.Dense, 5),
+            "Conv2D": partial(L.Conv2D, 5, (2, 3)),
+            "Embedding": partial(L.Embedding, 7, 5),
+        }[kind]
+        yield Trial(
+            "SpectralNormalization",
+            kind,
+            partial(_spectral, make),
+            (shape,),
+            low=7 if kind == "Embedding" else 0,
+            call=_inside if kind == "Embedding" else None,
+        )
+    for scale, center, where in product(BOTH, BOTH, ([1, 3], [1, 2], [2, 3], [1, 2, 3])):
+        yield Trial(
+            "BatchNormalizationAxes",
+            label(axis=where, scale=scale, center=center),
+            partial(T.BatchNormalization, axis=where, scale=scale, center=center),
+            ((2, 3, 5, 7),),
+            call=_as_it_is,
+        )
+    yield Trial(
+        "BatchNormalizationAxes",
+        "virtual",
+        partial(T.BatchNormalization, virtual_batch_size=2),
+        ((2, 3, 5, 7),),
+        call=_as_it_is,
+    )
+    for scale, center, axis in product(BOTH, BOTH, (-1, 1, [1, 3])):
+        yield Trial(
+            "BatchNormalizationRenorm",
+            label(axis=axis, scale=scale, center=center),
+            partial(T.BatchNormalization, axis=axis, scale=scale, center=center, renorm=True),
+            ((2, 3, 5, 7),),
+            call=_as_it_is,
+        )
+
+
+def _quietly(layer: Any, x: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a better layer
+        return layer(x)
+
+
+def _rms_scaled(**options: Any) -> keras.Layer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a better layer
+        return L.LayerNormalization(rms_scaling=True, **options)
+
+
+def _spectral(make: Callable[[], keras.Layer]) -> keras.Layer:
+    return L.SpectralNormalization(make())
+
+
+def _inside(layer: Any, x: Any) -> Any:
+    """What the layer inside puts out; the wrapper casts it to the dtype of the tokens."""
+    return layer.layer(x)
+
+
+def _adapted(layer: Any, x: Any) -> Any:
+    layer.finalize_state()
+    return layer(x)
+
+
+def _as_it_is(layer: Any, *inputs: Any) -> Any:
+    """A layer of tf_keras, not in training."""
+    return layer(*inputs, training=False)
+
+
+def _signals() -> Iterator[Trial]:
+    for mode, padding in product(("magnitude", "stft", "real", "imag"), ("valid", "same")):
+        yield Trial(
+            "STFTSpectrogram",
+            label(mode, padding=padding),
+            partial(L.STFTSpectrogram, mode, 7, 3, fft_length=16, padding=padding),
+            ((2, 29, 1),),
+        )
+
+
+def _reversible() -> Iterator[Trial]:
+    for n, width, tied in ((11, 5, False), (5, 5, False), (11, 5, True)):
+        yield Trial(
+            "Embedding" if tied else "ReversibleEmbedding",
+            label("Reversible", n, width, tied=tied),
+            partial(L.ReversibleEmbedding, n, width, tie_weights=tied),
+            ((2, 3),),
+            low=n,
+            call=None if tied else _there_and_back,
+        )
+
+
+def _there_and_back(layer: Any, x: Any) -> Any:
+    return layer(layer(x), reverse=True)
+
+
+def _convolutional() -> Iterator[Trial]:
+    steps: list[Options] = [{}, {"padding": "same"}, {"strides": 2}]
+    for rank in (1, 2, 3):
+        for (name, size, i, o), step, bias in product(
+            [("prime", (2, 3, 1)[:rank], 3, 5), ("square", (3,) * rank, 3, 3)], steps, BOTH
+        ):
+            yield Trial(
+                f"ConvLSTM{rank}D",
+                label(name, **step, bias=bias),
+                partial(
+                    getattr(L, f"ConvLSTM{rank}D"),
+                    o,
+                    size,
+                    use_bias=bias,
+                    return_sequences=True,
+                    **step,
+                ),
+                ((2, 3, *(7, 5, 3)[:rank], i),),
+            )
+    for data in ("channels_last",):
+        yield Trial(
+            "ConvLSTM2D",
+            label("hard", data),
+            partial(
+                L.ConvLSTM2D,
+                5,
+                (2, 3),
+                data_format=data,
+                recurrent_activation="hard_sigmoid",
+                return_sequences=True,
+            ),
+            ((2, 3, 7, 5, 3),),
+        )
+
+
+def _locally_connected() -> Iterator[Trial]:
+    for rank in (1, 2):
+        layer = getattr(T, f"LocallyConnected{rank}D")
+        for (name, size, i, o), strides, bias, first in product(
+            [("prime", (2, 3)[:rank], 5, 7), ("square", (3,) * rank, 3, 3)], (1, 2), BOTH, BOTH
+        ):
+            space = (7, 5)[:rank]
+            order = "channels_first" if first else "channels_last"
+            yield Trial(
+                f"LocallyConnected{rank}D",
+                label(name, order, strides=strides, bias=bias),
+                partial(layer, o, size, strides=strides, use_bias=bias, data_format=order),
+                ((2, i, *space) if first else (2, *space, i),),
+            )
+        for way, first in product((2, 3), BOTH):
+            order = "channels_first" if first else "channels_last"
+            yield Trial(
+                f"LocallyConnected{('Full', 'Sparse')[way - 2]}",
+                label(rank, order),
+                partial(layer, 7, 3, implementation=way, data_format=order, padding="same"),
+                ((2, 5, *(7, 3)[:rank]) if first else (2, *(7, 3)[:rank], 5),),
+            )
+
+
+def _random_features() -> Iterator[Trial]:
+    yield Trial(
+        "RandomFourierFeatures",
+        "gaussian",
+        partial(T.experimental.RandomFourierFeatures, 5),
+        ((2, 3),),
+    )
+
+
+def _quantiles() -> Iterator[Trial]:
+    yield Trial(
+        "Discretization",
+        "bins",
+        partial(_with_summary, 5),
+        ((2, 3),),
+        call=_bins,
+        variables=_as_they_are,
+    )
+
+
+def _with_summary(bins: int) -> Any:
+    layer = T.Discretization(num_bins=bins)
+    layer.adapt(np.random.default_rng(7).normal(size=(50, 3)).astype(np.float32))
+    return layer
+
+
+def _as_they_are(layer: Any, *shapes: Any) -> None:
+    """The layer has its variables from what it has seen."""
+
+
+def _bins(layer: Any, x: Any) -> Any:
+    return layer.summary
+
+
+def _of_cudnn() -> Iterator[Trial]:
+    """Layers that only a GPU can run: what they put out is what Keras makes of their weights."""
+    for name, (i, units) in product(("CuDNNLSTM", "CuDNNGRU"), ((3, 5), (5, 5), (7, 2))):
+        module = import_module(f"tf_keras.src.layers.rnn.{name.lower().replace('cudnn', 'cudnn_')}")
+        layer = getattr(module, name)
+        yield Trial(
+            name,
+            label(i, units),
+            partial(layer, units, return_sequences=True),
+            ((2, 4, i),),
+            call=_portable,
+        )
+        yield Trial(
+            f"Bidirectional{name}",
+            label(i, units),
+            partial(_in_two_directions, layer, units),
+            ((2, 4, i),),
+            call=_portable,
+        )
+
+
+def _in_two_directions(layer: Callable[..., Any], units: int) -> Any:
+    return T.Bidirectional(layer(units, return_sequences=True))
+
+
+def _portable(layer: Any, x: Any) -> Any:
+    """The output of the layer that Keras loads the weights into where there is no GPU."""
+    from tf_keras.src.saving.legacy.hdf5_format import preprocess_weights_for_loading
+
+    own = getattr(layer, "forward_layer", layer)
+    plain = {"CuDNNLSTM": T.LSTM, "CuDNNGRU": T.GRU}[type(own).__name__]
+    other = plain(own.units, return_sequences=True)
+    other = other if own is layer else T.Bidirectional(other)
+    other.build(x.shape)
+    other.set_weights(preprocess_weights_for_loading(other, layer.get_weights()))
+    return other(x)
+
+
+def _cells() -> Iterator[Trial]:
+    for kind, bias, (i, units) in product(AROUND, BOTH, ((3, 5), (5, 5))):
+        states = 2 if kind == "LSTM" else 1
+        yield Trial(
+            f"{kind}Cell",
+            label(i, units, bias=bias),
+            partial(AROUND[kind], units, use_bias=bias),
+            ((2, i), *((2, units),) * states),
+            call=_one_step,
+            variables=_for_the_input,
+        )
+    for bias in BOTH:
+        yield Trial(
+            "StackedCells",
+            label("three", bias=bias),
+            partial(_stack, bias),
+            ((2, 4, 3),),
+        )
+        yield Trial(
+            "StackedCells",
+            label("both", bias=bias),
+            partial(_stack_in_two_directions, bias),
+            ((2, 4, 3),),
+        )
+        yield Trial(
+            "UnlikeDirections",
+            label(bias=bias),
+            partial(_unlike, bias),
+            ((2, 4, 3),),
+        )
+
+
+def _one_step(cell: Any, x: Any, *states: Any) -> Any:
+    return cell(x, list(states))[0]
+
+
+def _for_the_input(layer: Any, *shapes: Any) -> None:
+    layer.build(shapes[0])
+
+
+def _stack(bias: bool) -> Any:
+    cells = [L.LSTMCell(5, use_bias=bias), L.GRUCell(7, use_bias=bias), L.LSTMCell(5)]
+    return L.RNN(L.StackedRNNCells(cells), return_sequences=True)
+
+
+def _stack_in_two_directions(bias: bool) -> Any:
+    return L.Bidirectional(_stack(bias))
+
+
+def _unlike(bias: bool) -> Any:
+    back = L.GRU(7, use_bias=bias, return_sequences=True, go_backwards=True)
+    return L.Bidirectional(L.LSTM(5, use_bias=bias, return_sequences=True), backward_layer=back)
+
+
+def _further_wrapped() -> Iterator[Trial]:
+    """Wrappers around what has options of its own."""
+    for bias in BOTH:
+        yield Trial(
+            "TimeDistributedLSTM",
+            label("Bidirectional", bias=bias),
+            partial(_steps_of_steps, bias),
+            ((2, 3, 4, 7),),
+        )
+    yield Trial(
+        "TimeDistributedNormalization",
+        "BatchNormalization",
+        partial(_at_each_step, L.BatchNormalization),
+        ((2, 3, 7),),
+    )
+
+
+def _steps_of_steps(bias: bool) -> keras.Layer:
+    inner = L.Bidirectional(L.LSTM(5, use_bias=bias, return_sequences=True))
+    return L.TimeDistributed(inner)
+
+
+def _further_slopes() -> Iterator[Trial]:
+    """Slopes shared along some of the axes."""
+    for rank in (2, 3, 4):
+        every = range(1, rank + 1)
+        for axes in ([n for n in every if n != 1], [rank], [*every], [1, rank]):
+            shared = set(range(1, rank)) <= set(axes)
+            yield Trial(
+                "PReLUShared" if shared else "PReLUPerPosition",
+                label("some", shared_axes=axes, rank=rank + 1),
+                partial(L.PReLU, shared_axes=axes),
+                ((2, *(3, 5, 2)[: rank - 1], 7),),
+            )
+
+
+def _further_einsum() -> Iterator[Trial]:
+    linear: list[tuple[str, Any, str | None, tuple[int, ...]]] = [
+        ("ab...,bc->ac...", (5, None, None), None, (2, 3, 7, 4)),
+        ("ab...,bc->ac...", (5, None, None), "c", (2, 3, 7, 4)),
+        ("...xy,xyz->...z", (5,), "z", (2, 4, 3, 7)),
+        ("...x,xyz->...yz", (5, 11), "yz", (2, 4, 3)),
+        ("...x,zxy->...yz", (5, 11), "zy", (2, 4, 3)),
+    ]
+    batched: list[tuple[str, Any, str | None, tuple[int, ...]]] = [
+        ("ab...,bcd->acd...", (5, 11, None), "c", (2, 3, 7)),
+        ("...x,xyz->...yz", (5, 11), "y", (2, 4, 3)),
+        ("...x,xyz->...yz", (5, 11), "z", (2, 4, 3)),
+    ]
+    for family, equations in (("EinsumDense", linear), ("EinsumDenseBatched", batched)):
+        for equation, shape, bias, source in equations:
+            yield Trial(
+                family,
+                label(equation, bias=bias, shape=shape, rank=len(source)),
+                partial(L.EinsumDense, equation, shape, bias_axes=bias),
+                (source,),
+            )
+
+
+class Highway(keras.layers.Layer):  # type: ignore[misc]
+    """What Keras 1.2.2 computes in its layer of this name."""
+
+    def __init__(self, use_bias: bool) -> None:
+        super().__init__()
+        self.use_bias = use_bias
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        units = shape[-1]
+        self.W = self.add_weight(shape=(units, units), name="W")
+        self.W_carry = self.add_weight(shape=(units, units), name="W_carry")
+        if self.use_bias:
+            self.b = self.add_weight(shape=(units,), name="b")
+            self.b_carry = self.add_weight(shape=(units,), name="b_carry")
+
+    def call(self, x: Any) -> Any:
+        y, act = keras.ops.dot(x, self.W_carry), keras.ops.dot(x, self.W)
+        if self.use_bias:
+            y, act = y + self.b_carry, act + self.b
+        transform = keras.ops.sigmoid(y)
+        return keras.ops.tanh(act) * transform + (1 - transform) * x
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "activation": "tanh", "bias": self.use_bias}
+
+
+class MaxoutDense(keras.layers.Layer):  # type: ignore[misc]
+    """What Keras 1.2.2 computes in its layer of this name."""
+
+    def __init__(self, units: int, pieces: int, use_bias: bool) -> None:
+        super().__init__()
+        self.units, self.pieces, self.use_bias = units, pieces, use_bias
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.W = self.add_weight(shape=(self.pieces, shape[-1], self.units), name="W")
+        if self.use_bias:
+            self.b = self.add_weight(shape=(self.pieces, self.units), name="b")
+
+    def call(self, x: Any) -> Any:
+        y = keras.ops.tensordot(x, self.W, axes=([1], [1]))  # K.dot: over the last axis but one
+        return keras.ops.max(y + self.b if self.use_bias else y, axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "nb_feature": self.pieces, "bias": self.use_bias}
+
+
+def _of_keras_1() -> Iterator[Trial]:
+    for bias, units in product(BOTH, (3, 5)):
+        yield Trial("Highway", label(units, bias=bias), partial(Highway, bias), ((2, units),))
+    for bias, (i, o, pieces) in product(BOTH, ((3, 5, 7), (3, 3, 3))):
+        yield Trial(
+            "MaxoutDense",
+            label(i, o, pieces, bias=bias),
+            partial(MaxoutDense, o, pieces, bias),
+            ((2, i),),
+        )
+
+
+T = tf_keras.layers
+
+
 def _all() -> Iterable[Trial]:
     yield from _dense()
     yield from _convolutions()
@@ -491,6 +1069,22 @@ def _all() -> Iterable[Trial]:
     yield from _distributed()
     yield from _attention()
     yield from _einsum()
+    yield from _scored()
+    yield from _grouped()
+    yield from _more_attention()
+    yield from _other_normalizations()
+    yield from _signals()
+    yield from _reversible()
+    yield from _convolutional()
+    yield from _locally_connected()
+    yield from _random_features()
+    yield from _quantiles()
+    yield from _of_cudnn()
+    yield from _cells()
+    yield from _further_wrapped()
+    yield from _further_slopes()
+    yield from _further_einsum()
+    yield from _of_keras_1()
 
 
 GRID = tuple(_all())

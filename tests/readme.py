@@ -1,44 +1,53 @@
 """The README's blocks: what a reader sees is what the tests have just seen.
 
-Every ```console block whose commands are kerasport's is run in a folder that holds the fixtures,
-and must print what stands below the command; ```python blocks with `>>>` are doctests.
-Tables between `<!-- generated: NAME -->` and `<!-- end -->` come from the code.
-`python tests/readme.py --accept` writes today's output into the README; read the diff.
+Its blocks are one session, in a folder that holds the fixtures. Each ```console block whose
+commands are kerasport's is run, each ```python block with `>>>` is executed, and what they print
+takes the place of what stood there. Tables between `<!-- generated: NAME -->` and `<!-- end -->`
+come from the code. `python tests/readme.py --accept` writes today's output into the README; read
+the diff.
 """
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
-PYTHON = re.compile(r"```python\n(>>>.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
 GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def produced(text: str) -> str:
     """The README as it would read if everything in it were produced now."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(ROOT / "fixtures", folder / "fixtures")
-        text = CONSOLE.sub(lambda m: f"```console\n{_transcript(m[1], folder)}```", text)
+    names: dict[str, Any] = {}
+
+    def block(match: re.Match[str]) -> str:
+        kind, content = match.groups()
+        now = _transcript(content) if kind == "console" else _session(content, names)
+        return f"```{kind}\n{now}```"
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("fixtures").symlink_to(ROOT / "fixtures")
+        text = BLOCK.sub(block, text)
     return GENERATED.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[4]}", text)
 
 
-def _transcript(block: str, folder: Path) -> str:
-    """A block with each command followed by what it prints now; installing is left as it is."""
+def _transcript(block: str) -> str:
+    """Commands, each followed by what it prints now; installing is left as it is."""
     lines: list[str] = []
     commands = [line for line in block.splitlines() if line.startswith("$ ")]
-    if not all(command.startswith(("$ kerasport", "$ echo $?")) for command in commands):
+    if not commands or not all(c.startswith(("$ kerasport", "$ echo $?")) for c in commands):
         return block
     code = 0
     for command in commands:
@@ -49,7 +58,6 @@ def _transcript(block: str, folder: Path) -> str:
         run = subprocess.run(
             command.removeprefix("$ ").replace("kerasport", f"{sys.executable} -m kerasport", 1),
             shell=True,
-            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -57,18 +65,29 @@ def _transcript(block: str, folder: Path) -> str:
             check=False,
         )
         code = run.returncode
+        if code == 1:  # a bug is nothing to show, and `--accept` must not take it for output
+            raise RuntimeError(f"{command}\n{run.stdout}")
         lines += run.stdout.rstrip().splitlines()
     return "\n".join(lines) + "\n"
 
 
-def examples(text: str) -> list[doctest.DocTest]:
-    """The Python blocks, which share their names as one session does."""
-    names: dict[str, object] = {}
-    parser = doctest.DocTestParser()
-    return [
-        parser.get_doctest(match[1], names, f"README block {number}", str(README), 0)
-        for number, match in enumerate(PYTHON.finditer(text))
-    ]
+def _session(block: str, names: dict[str, Any]) -> str:
+    """Statements, each followed by what it prints now; prose about Python is left as it is."""
+    if not block.startswith(">>> "):
+        return block
+    lines: list[str] = []
+    for example in doctest.DocTestParser().get_examples(block):
+        first, *more = example.source.splitlines()
+        lines += [f">>> {first}", *(f"... {line}".rstrip() for line in more)]
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            try:
+                exec(compile(example.source, "README.md", "single"), names)
+            except Exception as error:
+                last = traceback.format_exception_only(error)[-1].rstrip()
+                out.write(f"Traceback (most recent call last):\n    ...\n{last}\n")
+        lines += out.getvalue().splitlines()
+    return "\n".join(lines) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -106,7 +125,7 @@ def _layers() -> str:
     body = [
         (kind, cell("keras", kind), cell("torch", kind), cell("onnx", kind))
         for kind in convention("keras")
-        if not kind.startswith("Bidirectional")
+        if not kind.startswith("Bidirectional") and not kind.endswith("Lora")
     ]
     return _table(("kind", "Keras", "PyTorch", "ONNX"), body)
 

@@ -19,41 +19,61 @@ MAY_IMPORT = {
     "version": set(),
     "tiles": {"errors"},
     "layout": {"errors", "tiles"},
-    "kinds": {"errors"},
+    "kinds": {"errors", "variants"},
+    "variants": set(),
     "model": {"errors", "layout"},
     "architecture": {"errors", "kinds", "model"},
-    "conventions": {"conventions", "errors", "layout"},
+    "names": {"conventions", "errors"},
+    "conventions": {"conventions", "errors", "layout", "variants"},
     "options": {"architecture", "errors", "kinds", "model"},
     "shapes": {"architecture", "errors", "kinds", "model", "options"},
     "flatten": {"architecture", "errors", "kinds", "layout", "model", "options", "shapes"},
-    "hints": {"architecture", "flatten", "kinds", "model", "options", "shapes"},
-    "identify": {"conventions", "errors", "kinds", "layout", "model"},
+    "hints": {"architecture", "flatten", "kinds", "model", "options", "shapes", "variants"},
+    "custom": {"conventions", "errors", "kinds", "layout", "model"},
+    "arrange": {"architecture", "custom", "kinds", "model"},
+    "templates": {"arrange", "custom", "model"},
+    "ties": {"architecture", "model"},
+    "dequantize": {
+        *("architecture", "conventions", "errors", "kinds", "layout", "model", "shapes"),
+        "variants",
+    },
+    "lora": {"conventions", "errors", "kinds", "model", "variants"},
+    "testing": {"api", "custom", "errors", "model"},
+    "identify": {"arrange", "conventions", "custom", "errors", "kinds", "layout", "model"},
+    "unnamed": {"architecture", "errors", "identify", "model"},
     "transpose": {
-        *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "layout"),
-        *("model", "tiles", "version"),
+        *("architecture", "conventions", "custom", "errors", "flatten", "hints", "kinds"),
+        *("layout", "model", "names", "templates", "ties", "tiles", "version"),
+    },
+    "codegen": {
+        *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "model", "names"),
+        *("options", "shapes"),
     },
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
-    "restore": {"architecture", "conventions", "errors", "kinds", "layout", "model"},
-    "verification": {"errors", "layout", "manifest", "model", "tiles"},
+    "restore": {"architecture", "conventions", "custom", "errors", "kinds", "layout", "model"},
+    "verification": {"errors", "layout", "manifest", "model", "ties", "tiles"},
     "formats": {"errors", "model"},
     "api": {
-        *("architecture", "errors", "formats", "identify", "manifest", "model", "readers"),
-        *("restore", "transpose", "verification"),
+        *("architecture", "custom", "dequantize", "errors", "formats", "identify", "lora"),
+        *("manifest", "model", "readers", "restore", "ties", "transpose", "unnamed", "verification"),
     },
     "cli": {"api", "errors", "formats", "version"},
 }
 # At the top of a module, these may import NumPy; everything else is imported inside functions.
-NUMPY = {"layout", "tiles", "model", "transpose", "verification", "readers", "writers"}
+NUMPY = {
+    *("dequantize", "layout", "lora", "tiles", "model", "testing", "transpose", "verification"),
+    *("readers", "writers"),
+}
 ONLY_IN = {
     "h5py": {"readers"},
-    "ml_dtypes": {"model", "readers"},
+    "ml_dtypes": {"dequantize", "model", "readers"},
     "blake3": {"manifest"},
     "onnx": {"readers", "writers"},
     "pyarrow": {"readers", "writers"},
     "safetensors": {"readers", "writers"},
-    "torch": {"readers", "writers"},
+    "torch": {"readers", "testing", "writers"},
 }
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
@@ -174,7 +194,8 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_importing_kerasport_loads_numpy_and_nothing_else() -> None:
-    assert loaded("import kerasport") == {"kerasport", "numpy"}
+    assert loaded("import kerasport") == {"kerasport"}
+    assert loaded("from kerasport import *") == {"kerasport", "numpy"}
 
 
 def test_a_heavy_import_is_found() -> None:
@@ -185,4 +206,13 @@ def test_help_does_not_even_load_numpy() -> None:
     statement = (
         "import kerasport.cli\ntry: kerasport.cli.main(['--version'])\nexcept SystemExit: pass"
     )
-    assert "h5py" not in loaded(statement)
+    assert not {"h5py", "numpy"} & loaded(statement)
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    import kerasport
+
+    assert set(kerasport.__all__) <= set(dir(kerasport))
+    assert all(getattr(kerasport, name) is not None for name in kerasport.__all__)
+    with pytest.raises(AttributeError, match="module 'kerasport' has no attribute 'transposed'"):
+        _ = kerasport.transposed

@@ -150,6 +150,8 @@ def test_where_several_kinds_fit_the_note_lists_them_and_says_how_to_settle_it(
         {"weight": (3, 5)},
         {"kernel": (3, 5), "bias": (5,), "extra": (5,)},
         {"depthwise_kernel": (2, 7, 3, 5), "bias": (5,)},
+        # A recurrent layer without gates is no more than this, but stores it in its cell.
+        {"0": (5, 5), "1": (5, 5), "2": (5,)},
     ],
 )
 def test_where_no_kind_fits_nothing_is_guessed(shapes: Shapes) -> None:
@@ -251,10 +253,12 @@ def test_an_unknown_class_is_kept_with_its_reason() -> None:
     assert plan(snapshot, to="keras").problems == ()
     with pytest.raises(UnsupportedError) as caught:
         plan(snapshot, to="onnx").refuse_losses()
-    assert str(caught.value) == (
+    told, _, advice = str(caught.value).partition("\n\n")
+    assert told == (
         "some.keras cannot be written as onnx without loss:\n"
         "  it: the class Foo is in no table (stored: 0 f32[3,5])"
     )
+    assert "[Foo.keras]" in advice
 
 
 def test_all_that_is_unknown_is_reported_at_once() -> None:

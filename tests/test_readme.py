@@ -1,6 +1,6 @@
 """The README shows what the code does today."""
 
-import doctest
+from __future__ import annotations
 
 import pytest
 
@@ -13,16 +13,37 @@ def test_the_readme_shows_todays_output() -> None:
     assert readme.produced(text) == text
 
 
-def test_a_stale_transcript_is_found() -> None:
-    stale = "```console\n$ kerasport --version\nkerasport 0.0.0\n```\n"
+@pytest.mark.parametrize(
+    "stale",
+    [
+        "```console\n$ kerasport --version\nkerasport 0.0.0\n```\n",
+        "```console\n$ kerasport inspect none.h5\n$ echo $?\n0\n```\n",
+        "```python\n>>> 1 + 1\n3\n```\n",
+        "```python\n>>> 1 / 0\n```\n",
+        "<!-- generated: formats -->\n<!-- end -->\n",
+    ],
+    ids=["console", "exit-code", "python", "error", "table"],
+)
+def test_what_is_stale_is_found(stale: str) -> None:
     assert readme.produced(stale) != stale
 
 
-def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(readme.ROOT)
-    examples = readme.examples(readme.README.read_text())
-    assert examples, "the README has examples"
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    for example in examples:
-        runner.run(example, clear_globs=False)
-    assert runner.failures == 0
+def test_blocks_are_one_session() -> None:
+    text = "```python\n>>> x = 1\n```\n```python\n>>> x + 1\n2\n```\n"
+    assert readme.produced(text) == text
+
+
+def test_commands_of_others_are_not_run() -> None:
+    text = "```console\n$ rm -rf everything\n```\n```python\nimport nothing\n```\n"
+    assert readme.produced(text) == text
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    """The second is what `.ci/run` runs."""
+    text = readme.README.read_text()
+    first, second = (
+        block for kind, block in readme.BLOCK.findall(text) if kind == "console" and "pip" in block
+    )
+    assert first.startswith("pip install . && kerasport convert fixtures/")
+    assert f"<!-- the test command -->\n```console\n{second}```" in text
+    assert len(second.splitlines()) == 1

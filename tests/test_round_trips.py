@@ -36,12 +36,35 @@ def test_the_weights_of_every_trial_come_back(family: str, to: str) -> None:
             found = oracles.snapshot(trial.build().layer)
             steps = plan(found, to=to)
             if steps.problems:
-                assert to == "torch"
+                assert to == "torch" or family in ("LocallyConnectedFull", "LocallyConnectedSparse")
                 continue
             back = oracles.returned(steps)
             assert back.keys() == {tensor.name for tensor in found.tensors}
             for tensor in found.tensors:
                 np.testing.assert_array_equal(back[tensor.name], tensor.numpy(), str(trial))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_weights_of_every_trial_come_back_from_two_targets(family: str) -> None:
+    """Keras to torch, from there to ONNX by those two tables, and back to Keras."""
+    ways = 0
+    for trial in GRID:
+        if trial.family == family:
+            found = oracles.snapshot(trial.build().layer)
+            there, further = plan(found, to="torch"), plan(found, to="onnx")
+            if there.problems or further.problems:
+                continue
+            onward = oracles.onward(there, found, "onnx")
+            if onward is None:
+                continue
+            ways += 1
+            back = oracles.returned(further, onward)
+            for tensor in found.tensors:
+                np.testing.assert_array_equal(back[tensor.name], tensor.numpy(), str(trial))
+    # Neither holds these; and nn.MultiheadAttention makes one axis of five.
+    unheld = {"EinsumDenseBatched", "GRUResetBefore", "GRUResetBeforeCell"}
+    unheld |= {"BidirectionalGRUResetBefore", "LocallyConnectedFull", "LocallyConnectedSparse"}
+    assert bool(ways) == (family not in unheld | {"MultiHeadAttention", "PReLUPerPosition"})
 
 
 # A kernel that, turned twice the same way, is not what it was, as a square matrix would be.
@@ -65,6 +88,24 @@ WORDS = {
     "bias": "out_c out_d",
     "inputs": "in_a in_b",
     "outputs": "out_c out_d",
+    "scale": "1 1 out_c out_d",
+    "factor_a": "in_a in_b out_c rank",
+    "factor_b": "rank out_d",
+    "output": "out_0 out_1",
+    **{words: words for words in ("length channel", "height width channel")},
+    "depth height width channel": "depth height width channel",
+}
+# Kinds whose braces stand for other axes than those of the same name.
+OTHER_WORDS = {
+    "LocallyConnected1D": {"window": "(k in)", "bias": "position out as (out position)"},
+    "LocallyConnected2D": {"window": "(in kh kw)", "bias": "row column out"},
+    "LocallyConnected1DFull": {"kernel": "from in position out", "bias": "position out"},
+    "LocallyConnected2DFull": {
+        "kernel": "in from_row from_column out row column",
+        "bias": "row column out",
+    },
+    "LocallyConnected1DSparse": {"bias": "position out"},
+    "LocallyConnected2DSparse": {"bias": "row column out"},
 }
 
 
@@ -75,11 +116,12 @@ def layers(draw: st.DrawFn, kind: str) -> Snapshot:
     assert isinstance(case.slots, tuple)
     left_out = draw(st.sets(st.sampled_from(sorted({s.when for s in case.slots}))))
     slots = [s for s in case.slots if not s.when or s.when not in left_out]
-    layouts = {s.name: Layout.parse(s.layout.format_map(WORDS)) for s in slots}
+    words = {**WORDS, **OTHER_WORDS.get(kind, {})}
+    layouts = {s.name: Layout.parse(s.layout.format_map(words)) for s in slots}
     axes = dict.fromkeys(axis for layout in layouts.values() for axis in layout.axes)
     sizes = {axis: draw(st.integers(1, 5)) for axis in axes}
-    if "hidden" in sizes:
-        sizes["hidden"] = sizes["unit"]
+    same = {"hidden": "unit", "row": "in", "col": "unit"} if "unit" in sizes else {}
+    sizes |= {one: sizes[other] for one, other in same.items() if one in sizes}
     dtype = draw(st.sampled_from(DTYPES))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     weights = {}
@@ -89,7 +131,7 @@ def layers(draw: st.DrawFn, kind: str) -> Snapshot:
         weights[slot.name] = Tensor.of(
             f"it/{slot.name}", noise, layout=layouts[slot.name], at=slot.pins, role=slot.name
         )
-    layer = Layer("it", None, {}, weights, kind=kind, sizes=sizes, words=WORDS)
+    layer = Layer("it", None, {}, weights, kind=kind, sizes=sizes, words=words)
     return Snapshot(Source("any", "memory"), (layer,))
 
 
@@ -102,7 +144,7 @@ def test_any_layer_of_any_kind_comes_back(kind: str, data: st.DataObject) -> Non
     for to in ("torch", "onnx"):
         steps = plan(found, to=to)
         if steps.problems:
-            assert to == "torch"
+            assert to == "torch" or kind.endswith(("DFull", "DSparse"))
             continue
         back = oracles.returned(steps)
         for tensor in found.tensors:

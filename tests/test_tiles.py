@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasport import tiles
+from kerasport.layout import Layout, Part, derive, relayout
 from kerasport.tiles import Copy, clipped, fill
 
 Flat = np.ndarray[Any, Any]
@@ -42,11 +43,16 @@ DTYPES = [
 ]
 
 
+# Tiles of a few elements; and no box is too small or too near to be cut.
+TINY = {"RUN": 3, "WIDE": 4, "TILE": 20, "SMALL": 0, "SHORT": 2, "NEAR": -1}
+REAL = {name: getattr(tiles, name) for name in TINY}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def tiny_tiles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "RUN", 3)
-        patch.setattr(tiles, "SMALL", 9)
+        for name, value in TINY.items():
+            patch.setattr(tiles, name, value)
         yield
 
 
@@ -132,12 +138,14 @@ def test_a_wrong_copy_is_seen(fault: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("run", [1, 2, 3, 8, 128])
+@pytest.mark.parametrize("wide", [1, 3, 64])
+@pytest.mark.parametrize("size", [1, 50, 5000])
 def test_a_box_larger_than_a_tile_is_put_together(
-    dtype: np.dtype[Any], run: int, monkeypatch: pytest.MonkeyPatch
+    dtype: np.dtype[Any], run: int, wide: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every tile width meets extents that it divides and ones that it does not."""
-    monkeypatch.setattr(tiles, "RUN", run)
-    monkeypatch.setattr(tiles, "SMALL", run)
+    for name, value in {"RUN": run, "WIDE": wide, "TILE": size}.items():
+        monkeypatch.setattr(tiles, name, value)
     source = noise(7 * 11 * 13, dtype, 1)
     target = np.empty_like(source)
     axes: Axes = [(7, 143, 1), (11, 13, 7 * 13), (13, 1, 7)]
@@ -146,16 +154,40 @@ def test_a_box_larger_than_a_tile_is_put_together(
     np.testing.assert_array_equal(bits(target), expected)
 
 
-def test_tiles_of_the_real_size_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [
+        ((127, 257), (1, 0)),
+        ((129, 128), (1, 0)),
+        ((1, 20000), (1, 0)),
+        ((3, 19973), (1, 0)),
+        ((19973, 3), (1, 0)),
+        ((521, 1031), (1, 0)),
+        ((3, 3, 67, 131), (3, 2, 0, 1)),
+        ((67, 131, 3, 3), (2, 3, 1, 0)),
+        ((7, 5, 41, 37), (3, 2, 0, 1)),
+        ((131, 67, 11), (2, 1, 0)),
+        ((131, 67, 11), (1, 0, 2)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8"])
+def test_tiles_of_the_real_size_are_put_together(
+    shape: tuple[int, ...], order: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The numbers in use, with extents just above and below a tile's."""
-    monkeypatch.setattr(tiles, "RUN", 128)
-    monkeypatch.setattr(tiles, "SMALL", 128 * 128)
-    for rows, columns in ((127, 257), (129, 128), (1, 20000), (3, 9973)):
-        source = noise(rows * columns, np.dtype("f4"), rows)
-        target = np.empty_like(source)
-        fill(target, [Copy.of(0, [(columns, 1, rows), (rows, columns, 1)])], [source])
-        expected = bits(source).reshape(rows, columns).T.reshape(-1)
-        np.testing.assert_array_equal(bits(target), expected)
+    for name, value in (REAL | {"SMALL": 64}).items():
+        monkeypatch.setattr(tiles, name, value)
+    source = noise(math.prod(shape), np.dtype(dtype), shape[0])
+    turned = bits(source).reshape(shape).transpose(order)
+    expected = np.ascontiguousarray(turned)
+    axes = [
+        (n, there // source.itemsize, here // source.itemsize)
+        for n, there, here in zip(turned.shape, turned.strides, expected.strides, strict=True)
+    ]
+    target = np.empty_like(source)
+    fill(target, [Copy.of(0, axes)], [source])
+    np.testing.assert_array_equal(bits(target), expected.reshape(-1))
 
 
 def test_a_tile_that_is_left_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +198,7 @@ def test_a_tile_that_is_left_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     target = np.zeros_like(source)
     monkeypatch.setattr(tiles, "product", lambda *steps: list(itertools.product(*steps))[:-1])
     fill(target, [copy], [source])
-    assert 0 < np.count_nonzero(bits(target) != expected) <= 9
+    assert 0 < np.count_nonzero(bits(target) != expected) <= 20
     monkeypatch.setattr(tiles, "product", itertools.product)
     fill(target, [copy], [source])
     np.testing.assert_array_equal(bits(target), expected)
@@ -316,3 +348,101 @@ def test_a_box_that_just_fits_its_array_is_copied() -> None:
     target = np.zeros(12)
     fill(target, [Copy.of(0, [(3, 4, 4)], 3, 3), Copy.of(0, [], 0, 0)], [np.ones(12)])
     assert target.nonzero()[0].tolist() == [0, 3, 7, 11]
+
+
+# --------------------------------------------------------------------------------------- sentences
+
+NAMES = "abcd"
+LABELS = ("p", "q", "r")
+
+
+@st.composite
+def sentences(
+    draw: st.DrawFn, *, blocks: bool, names: list[str]
+) -> tuple[str, list[str], list[str]]:
+    """A sentence over these axes, its terms in order of memory, and its labels."""
+    order = draw(st.permutations([*names, *(["[]"] if blocks else [])]))
+    labels = draw(st.permutations(LABELS))
+    backward = draw(st.sets(st.sampled_from(NAMES)))
+    terms = [f"-{name}" if name in backward else name for name in order]
+    dims: list[list[str]] = [[]]
+    for term in terms:
+        apart = draw(st.booleans())
+        if apart and dims[-1]:
+            dims.append([])
+        dims[-1].append(term)
+    words = [
+        " ".join(f"[{' '.join(labels)}]" if term == "[]" else term for term in dim) for dim in dims
+    ]
+    written = [f"({w})" if len(dim) > 1 else w for w, dim in zip(words, dims, strict=True)]
+    for _ in range(draw(st.integers(0, 2))):
+        written.insert(draw(st.integers(0, len(written))), "1")
+    return " ".join(word for word in written if word), terms, labels
+
+
+def by_numpy(
+    flat: Flat, sizes: dict[str, int], before: tuple[list[str], list[str]], after: Any
+) -> Flat:
+    """The same values in the other order, by NumPy's own functions."""
+    terms, labels = before
+    array = flat.reshape([sizes[term.lstrip("-")] for term in terms])
+    for axis, term in enumerate(terms):
+        if term.startswith("-"):
+            array = np.flip(array, axis)
+    wanted, wanted_labels = after
+    places = [
+        next(i for i, t in enumerate(terms) if t.lstrip("-") == w.lstrip("-")) for w in wanted
+    ]
+    array = array.transpose(places)
+    for axis, term in enumerate(wanted):
+        if term.startswith("-"):
+            array = np.flip(array, axis)
+        if term == "[]":
+            array = array.take([labels.index(label) for label in wanted_labels], axis)
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+@given(st.data())
+def test_any_two_sentences_give_what_numpy_gives(data: st.DataObject) -> None:
+    """Permutations, merges, reversals and blocks, whole and in slabs of any size, of any dtype."""
+    names = data.draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=4))
+    blocks = data.draw(st.booleans())
+    sizes = {name: data.draw(st.integers(1, 7)) for name in names}
+    source, terms, labels = data.draw(sentences(blocks=blocks, names=names))
+    target, *after = data.draw(sentences(blocks=blocks, names=names))
+    known = {**sizes, "[]": len(LABELS)}
+    dtype = data.draw(st.sampled_from(DTYPES))
+    values = noise(math.prod(sizes.values()) * (len(LABELS) if blocks else 1), dtype, 1)
+    expected = by_numpy(bits(values), known, (terms, labels), after)
+    copies, missing = derive([Part(Layout.parse(source))], Part(Layout.parse(target)), sizes)
+    assert missing == []
+    step = data.draw(st.integers(1, values.size))
+    slabs = np.empty_like(values)
+    moved = 0
+    for start in range(0, values.size, step):
+        stop = min(start + step, values.size)
+        cut = list(clipped(copies, start, stop))
+        moved += sum(copy.elements for copy in cut)
+        fill(slabs[start:stop], cut, [values])
+    np.testing.assert_array_equal(bits(slabs), expected)
+    assert moved == values.size
+    shape = Layout.parse(source).shape(sizes)
+    whole = relayout(values.reshape(shape), source, target, **sizes)
+    np.testing.assert_array_equal(bits(whole.reshape(-1)), expected)
+
+
+def test_a_sentence_of_another_order_gives_other_values() -> None:
+    """The twin: the judge tells orders, reversals and labels apart."""
+    sizes = {"a": 2, "b": 3, "[]": 3}
+    values = np.arange(18)
+    before = (["a", "[]", "b"], ["p", "q", "r"])
+    seen = {
+        tuple(by_numpy(values, sizes, before, after))
+        for after in [
+            (["a", "[]", "b"], ["p", "q", "r"]),
+            (["b", "[]", "a"], ["p", "q", "r"]),
+            (["a", "[]", "-b"], ["p", "q", "r"]),
+            (["a", "[]", "b"], ["q", "p", "r"]),
+        ]
+    }
+    assert len(seen) == 4

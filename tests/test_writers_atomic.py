@@ -37,7 +37,7 @@ def failing(after: int) -> StateDict:
     """Two good tensors, and one whose values break off after a while."""
 
     def fill(start: int, stop: int, buffer: Array) -> None:
-        if start >= after:
+        if stop > after:
             raise PlantedError
         buffer[:] = 1
 

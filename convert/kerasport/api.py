@@ -10,18 +10,28 @@ Composition only: every step is somewhere else, and each can be called by itself
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from kerasport import formats, transpose, verification
+from kerasport import formats, ties, transpose, verification
 from kerasport.architecture import json_config
-from kerasport.errors import MalformedError, UnknownFormatError, UsageError, VerificationError
+from kerasport.custom import LayerTable, installed, loaded
+from kerasport.dequantize import dequantized
+from kerasport.errors import (
+    MalformedError,
+    UnknownFormatError,
+    UnsupportedError,
+    UsageError,
+    VerificationError,
+)
 from kerasport.identify import identify
-from kerasport.manifest import hasher
+from kerasport.lora import merged
+from kerasport.manifest import hashed
 from kerasport.model import (
     VERBATIM,
     Layer,
@@ -35,8 +45,9 @@ from kerasport.model import (
     dtype_named,
 )
 from kerasport.restore import restored
+from kerasport.unnamed import in_order
 
-__all__ = ["convert", "plan", "read", "select", "verify", "write"]
+__all__ = ["convert", "plan", "read", "select", "tie", "verify", "write"]
 
 plan = transpose.plan
 
@@ -49,6 +60,9 @@ def read(
     config: str | PathLike[str] | None = None,
     optimizer: bool = False,
     assume_dtype: str | None = None,
+    layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
+    dequantize: bool = False,
+    merge_lora: bool = False,
 ) -> Snapshot:
     """Read the weights of a model: a file of any known format, or a live Keras model.
 
@@ -59,6 +73,10 @@ def read(
         config: a file that has the architecture: a `model.to_json()`, or another model file.
         optimizer: keep the optimizer's state as tensors too.
         assume_dtype: the dtype of two-byte values of which the file does not say what they are.
+        layers: descriptions of classes that are not Keras's, as a TOML file or a mapping of the
+            same form; see `kerasport.custom`. They come before those of installed packages.
+        dequantize: quantized weights as the floats that Keras computes with.
+        merge_lora: low-rank factors merged into the weights beside them, as Keras does it.
 
     Returns:
         The layers with their weights by role. The bytes stay in the file until they are asked for.
@@ -73,6 +91,7 @@ def read(
     'f32[3,2,1,6]'
     """
     given = None if config is None else _architecture(_path(config))
+    table = installed() if layers is None else installed() | loaded(layers)
     if not isinstance(path_or_model, str | PathLike):
         if format or config or assume_dtype:
             raise UsageError(
@@ -80,7 +99,8 @@ def read(
             )
         from kerasport.readers.live import read_model
 
-        stored = read_model(path_or_model)
+        # Keras merges into quantized weights by quantizing anew, which floats can do without.
+        stored = read_model(path_or_model, merge_lora=merge_lora and not dequantize)
     else:
         path = _path(path_or_model)
         row = formats.named(format) if format else formats.detected(path)
@@ -88,7 +108,9 @@ def read(
         stored = replace(stored, source=replace(stored.source, path=path.absolute()))
     if optimizer:
         stored = _with_optimizer(stored)
-    return identify(stored, kinds)
+    found = identify(in_order(stored), kinds, table)
+    found = dequantized(found) if dequantize else found
+    return merged(found) if merge_lora else found
 
 
 def select(
@@ -128,6 +150,18 @@ def select(
     return replace(snapshot, layers=tuple(layers), omitted=(*snapshot.omitted, *omitted))
 
 
+def tie(snapshot: Snapshot) -> Snapshot:
+    """The snapshot in which tensors of equal content are one variable, which a file cannot say.
+
+    Nothing proves it: two layers of one seed are equal too before they are trained. What a live
+    model, a configuration or an archive knows of tied variables is known without this.
+
+    Args:
+        snapshot: what `read` gave.
+    """
+    return ties.tied(snapshot)
+
+
 def write(
     state: StateDict,
     path: str | PathLike[str],
@@ -142,7 +176,7 @@ def write(
 
     Args:
         state: what `Plan.apply` gave.
-        path: the target; where it is a symbolic link, the file that it leads to is replaced.
+        path: the target; a symbolic link is replaced, and what it leads to stays as it is.
         format: the name of the format; by the suffix where None.
         max_shard_size: the size in bytes from which on the target is cut into shards.
         progress: is told how many bytes are done, and of how many.
@@ -156,8 +190,9 @@ def write(
         UsageError: the target cannot be written to.
         VerificationError: what was read again is not what was written.
     """
-    row = formats.for_target(_path(path), format)
-    target = _place(_path(path))
+    target = _path(path)
+    row = formats.for_target(target, format)
+    _refuse_place(target)
     if progress is not None:
         state = _watched(state, progress)
     try:
@@ -177,6 +212,8 @@ def convert(
     *,
     to: str,
     strict: bool = True,
+    unknown: str = "error",
+    tied: str = "once",
     format: str | None = None,
     flatten: str = "reorder",
     dtype: str | None = None,
@@ -190,6 +227,8 @@ def convert(
         target: the file to write.
         to: the convention of its names and layouts: `keras`, `torch` or `onnx`.
         strict: refuse what the target cannot hold; otherwise such layers are passed on as stored.
+        unknown: `error` or `keep`: layers of no known kind are passed on as stored, as asked for.
+        tied: `once` or `both`, see `plan`.
         format: the target's format; by its suffix where None.
         flatten: `reorder` or `keep`, see `plan`.
         dtype: cast floating-point tensors to this dtype.
@@ -200,17 +239,27 @@ def convert(
         The report: where every source tensor went.
 
     Raises:
-        UnsupportedError: with every problem, where `strict`; nothing has been written then.
+        UnsupportedError: with every problem and the report, where `strict`; nothing has been
+            written then.
         UsageError: the target would overwrite the source, or cannot be written to.
     """
     path = _path(target)
     formats.for_target(path, format)
     snapshot = source if isinstance(source, Snapshot) else read(source)
-    _refuse_own_source(_place(path), snapshot.source.path)
-    steps = plan(snapshot, to=to, flatten=flatten, strict=strict)
-    steps.refuse_losses()
-    state = _with_source_hash(steps.apply(dtype=dtype), snapshot.source)
-    write(state, path, format=format, max_shard_size=max_shard_size, progress=progress)
+    _refuse_place(path)
+    _refuse_own_source(path, snapshot.source.path)
+    steps = plan(snapshot, to=to, flatten=flatten, strict=strict, unknown=unknown, tied=tied)
+    if snapshot.source.format != "live":  # where it is known which variables are one
+        steps = replace(steps, notes=(*steps.notes, *ties.equal_notes(snapshot)))
+    try:
+        steps.refuse_losses()
+    except UnsupportedError as error:
+        error.report = steps.report(steps.apply(dtype=dtype), path.name)
+        raise
+    state = steps.apply(dtype=dtype)
+    with _source_hash(snapshot.source) as source_hash:
+        state = replace(state, source_hash=source_hash)
+        write(state, path, format=format, max_shard_size=max_shard_size, progress=progress)
     return steps.report(state, path.name)
 
 
@@ -234,10 +283,23 @@ def verify(
     snapshot = against if isinstance(against, Snapshot) else read(against)
     try:
         state = formats.reader(row)(path)
-        return verification.verify(state, snapshot, path.name)
+        done = {note["kind"] for note in state.manifest.get("notes", ())}
+        if "merged" in done and snapshot is not against and snapshot.source.format == "live":
+            snapshot = read(against, dequantize="dequantized" in done, merge_lora=True)
+        return verification.verify(state, _as_converted(snapshot, done), path.name)
     except MalformedError as error:
         # What kerasport wrote was whole: a file that is broken now does not hold its source.
         raise VerificationError(f"{path} does not hold {snapshot.source.file}: {error}") from error
+
+
+def _as_converted(snapshot: Snapshot, done: Collection[str]) -> Snapshot:
+    """The source with what the conversion did to it first, unless that is done already."""
+    already = {note.kind for note in snapshot.notes}
+    if "dequantized" in done and "dequantized" not in already:
+        snapshot = dequantized(snapshot)
+    if "merged" in done and "merged" not in already:
+        snapshot = merged(snapshot)
+    return snapshot
 
 
 def _path(path: str | PathLike[str]) -> Path:
@@ -283,26 +345,24 @@ def _dtype(name: str | None) -> Any:
         raise UsageError(f"--assume-dtype: {error}") from None
 
 
-def _place(target: Path) -> Path:
-    """Where a target is written: behind a symbolic link, and never over anything but a file."""
+def _refuse_place(target: Path) -> None:
+    """Refuse a target that is no file, or that has no folder to be in."""
     try:
-        place = target.resolve() if target.is_symlink() else target
-        if place.exists() and not place.is_file():
-            what = "a folder" if place.is_dir() else "a device"
+        if target.exists() and not target.is_file():
+            what = "a folder" if target.is_dir() else "a device"
             raise UsageError(f"{target}: expected the name of a file, found {what}. Name a file")
-        if not place.parent.is_dir():
-            raise UsageError(f"{target}: expected a folder {place.parent}, found none")
-    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
+        if not target.parent.is_dir():
+            raise UsageError(f"{target}: expected a folder {target.parent}, found none")
+    except OSError as error:  # a name too long, a folder that cannot be looked into
         raise UsageError(f"{target}: expected a place to write to, found: {error}") from None
-    return place
 
 
 def _refuse_own_source(target: Path, source: Path | None) -> None:
     """Refuse a target that would take the place of its own source, or of a shard of it."""
-    if source is None:
+    if source is None or not source.exists():
         return
-    same = source.resolve() == target.resolve() or (target.exists() and target.samefile(source))
-    if source.parent.resolve() == target.parent.resolve():
+    same = target.exists() and target.samefile(source)
+    if source.parent.samefile(target.parent):
         shards = rf"{re.escape(target.name.removesuffix('.safetensors'))}-\d+-of-\d+\.safetensors"
         same |= source.name == f"{target.name}.index.json"
         same |= re.fullmatch(shards, source.name) is not None
@@ -345,15 +405,9 @@ def _fits(path: str, name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(path, p) or fnmatchcase(name, p) for p in patterns)
 
 
-def _with_source_hash(state: StateDict, source: Source) -> StateDict:
-    """The state dict whose manifest names the source by its content too."""
-    if source.content is None:
-        return state
-    digest = hasher()
-    for block in source.content():
-        digest.update(block)
-    about = {**state.manifest["source"], "hash": digest.hexdigest()}
-    return replace(state, manifest={**state.manifest, "source": about})
+def _source_hash(source: Source) -> AbstractContextManager[Callable[[], str] | None]:
+    """What gives the hash of the source's content, while it is taken."""
+    return nullcontext() if source.content is None else hashed(source.content)
 
 
 def _with_optimizer(snapshot: Snapshot) -> Snapshot:

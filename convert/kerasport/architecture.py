@@ -32,6 +32,7 @@ __all__ = [
     "Node",
     "Ref",
     "both",
+    "class_of",
     "config_of",
     "json_config",
     "parse",
@@ -277,7 +278,7 @@ class _Parser:
         if depth > MAX_DEPTH:
             raise MalformedError(f"{where[:200]}: more than {MAX_DEPTH} models inside one another")
         config: Mapping[str, JSON] = inner if isinstance(inner, Mapping) else {}
-        class_name, bare = _class_of(entry)
+        class_name, bare = class_of(entry)
         name = _text(config.get("name")) or snake_case(bare)
         nodes = tuple(self.node(layer, path=path, depth=depth) for layer in layers)
         repeated = sorted(_repeated(node.name for node in nodes))
@@ -295,7 +296,7 @@ class _Parser:
         self.count += 1
         if self.count > MAX_NODES:
             raise MalformedError(f"the configuration lists more than {MAX_NODES} layers")
-        class_name, bare = _class_of(entry)
+        class_name, bare = class_of(entry)
         config = entry.get("config")
         settings: Mapping[str, JSON] = config if isinstance(config, Mapping) else {}
         name = _text(entry.get("name")) or _text(settings.get("name"))
@@ -360,8 +361,12 @@ def _names_modules(entry: Mapping[str, JSON]) -> bool:
     return "module" in entry or any(isinstance(v, Mapping) and "module" in v for v in values)
 
 
-def _class_of(entry: Mapping[str, JSON]) -> tuple[str, str]:
-    """The class that the tables know an entry by, and the bare name of its Python class."""
+def class_of(entry: Mapping[str, JSON]) -> tuple[str, str]:
+    """The class that the tables know an entry by, and the bare name of its Python class.
+
+    >>> class_of({"class_name": "Gated", "registered_name": "my_package>Gated"})
+    ('my_package>Gated', 'Gated')
+    """
     bare: str = entry["class_name"]
     registered = _text(entry.get("registered_name"))
     module = entry.get("module", "keras")

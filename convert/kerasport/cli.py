@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kerasport.errors import KerasportError, UsageError
+from kerasport.errors import KerasportError, UnsupportedError, UsageError
 from kerasport.version import VERSION
 
 __all__ = ["main"]
@@ -150,6 +150,12 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         help="what layers of unknown class are: 'block*_conv=Conv2D'",
     )
     group.add_argument(
+        "--layers",
+        metavar="FILE",
+        type=_file,
+        help="what classes of your own store: a TOML file of sentences",
+    )
+    group.add_argument(
         "--config",
         metavar="FILE",
         type=_file,
@@ -160,6 +166,12 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--assume-dtype", metavar="DTYPE", help="what unmarked two-byte values are: bf16"
+    )
+    group.add_argument(
+        "--dequantize", action="store_true", help="quantized weights as the floats that they mean"
+    )
+    group.add_argument(
+        "--merge-lora", action="store_true", help="low-rank factors merged into their weights"
     )
     group.add_argument(
         "--include", metavar="PATTERN", action="append", default=[], help="only these"
@@ -176,6 +188,19 @@ def _planning(parser: argparse.ArgumentParser) -> None:
         choices=("reorder", "keep"),
         default="reorder",
         help="the order of Dense rows behind a flattened image: the target's, or as stored",
+    )
+    parser.add_argument(
+        "--unknown",
+        choices=("error", "keep"),
+        default="error",
+        help="layers of no known kind: refuse them, or pass them on as stored",
+    )
+    parser.add_argument(
+        "--tied",
+        choices=("once", "both", "content"),
+        default="once",
+        help="one variable of two names: written once with an alias, or under both; by content: "
+        "tensors of equal values are one variable too",
     )
 
 
@@ -194,7 +219,12 @@ def _snapshot(source: str, options: argparse.Namespace) -> Any:
         config=options.config,
         optimizer=options.optimizer,
         assume_dtype=options.assume_dtype,
+        layers=options.layers,
+        dequantize=options.dequantize,
+        merge_lora=options.merge_lora,
     )
+    if getattr(options, "tied", "") == "content":
+        snapshot = api.tie(snapshot)
     return api.select(snapshot, include=options.include, exclude=options.exclude)
 
 
@@ -203,17 +233,24 @@ def _convert(options: argparse.Namespace) -> None:
 
     formats.for_target(Path(options.target), options.format)
     snapshot = _snapshot(options.source, options)
-    report = api.convert(
-        snapshot,
-        options.target,
-        to=options.to,
-        strict=options.strict,
-        format=options.format,
-        flatten=options.flatten,
-        dtype=options.dtype,
-        max_shard_size=options.max_shard_size,
-        progress=_Progress() if sys.stderr.isatty() else None,
-    )
+    try:
+        report = api.convert(
+            snapshot,
+            options.target,
+            to=options.to,
+            strict=options.strict,
+            unknown=options.unknown,
+            tied="both" if options.tied == "both" else "once",
+            format=options.format,
+            flatten=options.flatten,
+            dtype=options.dtype,
+            max_shard_size=options.max_shard_size,
+            progress=_Progress() if sys.stderr.isatty() else None,
+        )
+    except UnsupportedError as error:
+        if options.json and error.report is not None:
+            _report(error.report, options)
+        raise
     _report(report, options)
 
 
@@ -226,7 +263,13 @@ def _verify(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from kerasport import api
 
-    steps = api.plan(_snapshot(options.source, options), to=options.to, flatten=options.flatten)
+    steps = api.plan(
+        _snapshot(options.source, options),
+        to=options.to,
+        flatten=options.flatten,
+        unknown=options.unknown,
+        tied="both" if options.tied == "both" else "once",
+    )
     if options.json:
         _print_json(steps.to_json())
     elif steps.moves:
@@ -321,6 +364,9 @@ def _report(report: Any, options: argparse.Namespace) -> None:
         f"  {done} {report.placed} source tensors in {_tensors(report.tensors)}, "
         f"{report.parameters:,} parameters, {_bytes(report.nbytes)}"
     )
+    for alias, name in list(report.aliases.items())[:1]:
+        more = f" and {len(report.aliases) - 1:,} more" if len(report.aliases) > 1 else ""
+        _say(f"  aliases: {alias} of {name}{more}")
     for reason, count in _counted(reason for _, reason in report.omitted).items():
         _say(f"  left out: {_tensors(count)}, {reason}")
     for line in _gathered(report.notes):
@@ -366,6 +412,12 @@ def _say(text: str) -> None:
 
 
 def _tell(text: str) -> None:
+    """Say on stderr what is no data, after the data where both go to one place."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _abandon_output()
     print(_printable(text), file=sys.stderr)
 
 

@@ -18,7 +18,7 @@ problems of one kind are collected and raised together, sorted, as lines of one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class KerasportError(Exception):
@@ -72,14 +72,17 @@ class MalformedError(KerasportError, ValueError):
 class UnsupportedError(KerasportError, ValueError):
     """A layer, weight or option that the target cannot represent without loss.
 
-    `problems` holds each reason once, sorted.
+    `problems` holds each reason once, sorted; `report` the ledger of a conversion that was refused.
     """
 
     exit_code: ClassVar[int] = 5
 
-    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+    report: Any = None
+
+    def __init__(self, message: str, problems: Iterable[str] = (), *, advice: str = "") -> None:
         self.problems = tuple(sorted(set(problems)))
-        super().__init__("\n  ".join([message, *self.problems]))
+        text = "\n  ".join([message, *self.problems])
+        super().__init__(f"{text}\n\n{advice}" if advice else text)
 
 
 class LayoutError(UnsupportedError):

@@ -99,7 +99,7 @@ def flattened(snapshot: Snapshot) -> Flattened:
     orders: dict[str, Mapping[str, Order]] = {}
     notes: list[Note] = []
     for layer in snapshot.layers:
-        # One of several layers that one layer is made of, such as stacked cells, is not in the graph.
+        # One of the layers that a layer is made of, such as stacked cells, is not in the graph.
         whole = layer.path if layer.path in calls else layer.path.rpartition("/")[0]
         taken_ = {call.inputs[0] for call in calls.get(whole, ()) if call.inputs}
         try:

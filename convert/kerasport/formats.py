@@ -68,6 +68,13 @@ FORMATS: tuple[Format, ...] = (
         "kerasport.readers.keras_archive",
     ),
     Format(
+        "keras-folder",
+        "Keras 3 model or KerasHub preset as a folder",
+        (),
+        b"",
+        "kerasport.readers.keras_folder",
+    ),
+    Format(
         "keras-legacy",
         "HDF5 of Keras 1 and 2 and tf.keras, whole models or weights",
         (".h5", ".hdf5"),
@@ -75,11 +82,25 @@ FORMATS: tuple[Format, ...] = (
         "kerasport.readers.keras_legacy",
     ),
     Format(
+        "keras-sharded",
+        "Keras 3 weights in parts, with their index",
+        (".weights.json",),
+        b"",
+        "kerasport.readers.keras_sharded",
+    ),
+    Format(
         "keras-weights",
         "Keras 3 weights in HDF5",
         (".weights.h5",),
         HDF5,
         "kerasport.readers.keras_weights",
+    ),
+    Format(
+        "npz",
+        "NumPy archive of weights, listed or named, or Keras 3's own",
+        (".npz",),
+        ZIP,
+        "kerasport.readers.npz",
     ),
     Format(
         "onnx",
@@ -135,6 +156,13 @@ FORMATS: tuple[Format, ...] = (
         (".savedmodel",),
         b"",
         "kerasport.readers.tf_saved_model",
+    ),
+    Format(
+        "tfjs",
+        "TensorFlow.js model, its weights quantized or not",
+        (".json",),
+        b"",
+        "kerasport.readers.tfjs",
     ),
 )
 

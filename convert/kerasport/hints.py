@@ -21,10 +21,11 @@ from typing import Any, Final
 
 from kerasport.architecture import Graph, Node, parse
 from kerasport.flatten import flattened
-from kerasport.kinds import facets
+from kerasport.kinds import FORGET_BIAS, facets
 from kerasport.model import Layer, Snapshot
 from kerasport.options import Options, options
 from kerasport.shapes import IDENTITIES, MERGES, Call, Shape, inputs_of, shapes, step, walk
+from kerasport.variants import LORA, UNKNOWN, formulas, plain, scheme
 
 __all__ = ["HINTS", "hints"]
 
@@ -33,6 +34,7 @@ JSON = Any
 HINTS: Final[Mapping[str, str]] = {
     "activation": "what follows, as Keras defines it: a name, or a name with its parameters",
     "affine": "whether there is a scale or an offset",
+    "attention_axes": "axes that are attended along as one; null for all between batch and features",
     "axis": "the axis or axes that are normalized, counted in Keras's order",
     "batch_first": "batches come before steps",
     "bias_axes": "the axes of the equation that the bias has",
@@ -42,20 +44,29 @@ HINTS: Final[Mapping[str, str]] = {
     "dropout": "rate, in training",
     "epsilon": "is added to the variance",
     "equation": "of the einsum of input and kernel, as Keras lays them out",
+    "forget_bias": "is added to the forget gate when it runs, on top of the stored bias",
+    "frames": "of the signal: samples in a frame, samples from one to the next, and what is made "
+    "of the real and the imaginary part",
     "go_backwards": "steps are read last to first, and put out in the order in which they are read",
     "groups": "groups of channels",
     "hard_sigmoid_slope": "hard_sigmoid is clip(slope x + 0.5, 0, 1); Keras 3 has another slope",
+    "invert": "the mean and the deviation are put on, not taken off",
     "key_dim": "numbers per head of query and key",
+    "lora": "the weight is used with its low-rank factors added, as the formula says",
     "mask_zero": "index 0 marks steps that later layers skip",
     "masking": "the input has steps to be skipped, behind a Masking or a mask_zero",
     "merge_mode": "how the two directions become one; null for both, one after the other",
     "momentum": "of the running statistics, as the target counts it",
     "num_batches_tracked": "is not known to Keras, and unused with a momentum",
     "num_heads": "heads",
+    "num_key_value_heads": "heads of key and value, each of which serves several of the query in a "
+    "row",
     "operators": "ONNX operators with their attributes; `name` stands before their tensors' names",
     "output_padding": "what is added behind the full transposed convolution, a number a dimension",
     "padding": "zeros around the input, [before, after] a dimension; `same` where that depends on "
     "a size that is not known",
+    "quantization": "what the weight's numbers mean, in the words of the tensors' roles; `packing` "
+    "says how they lie in a byte, `inputs` to what the layer's input is rounded",
     "recurrent_activation": "the activation of the gates",
     "recurrent_dropout": "rate, in training",
     "reset_after": "the reset gate is applied after the recurrent product",
@@ -65,7 +76,11 @@ HINTS: Final[Mapping[str, str]] = {
     "return_state": "the last state is put out too",
     "rms_scaling": "the mean is not subtracted",
     "scale": "factor of the products of queries and keys",
+    "score_mode": "what becomes of query and key: `dot` their products, `concat` the sum of the tanh "
+    "of their sum",
     "shared_axes": "axes along which there is one slope, counted in Keras's order",
+    "sliding_window": "how far a position may look; null for as far as there is",
+    "soft_cap": "what a tanh keeps the logits below; null for nothing",
     "stateful": "the last state is the next batch's first",
     "strides": "a number a dimension",
     "time_distributed": "how many axes of steps the layer is applied along, one by one",
@@ -200,7 +215,8 @@ class _Case:
     @classmethod
     def of(cls, layer: Layer, inputs: tuple[Shape, ...], model: _Model) -> _Case:
         """Take the wrappers off."""
-        kind = (layer.kind or "").removeprefix("Bidirectional").removesuffix("Cell")
+        kind = plain((layer.kind or "").removeprefix("Bidirectional").removesuffix("Cell"))
+        kind = kind.removeprefix("CuDNN")  # which does what the layer without it does
         name, config = layer.class_name or kind, layer.config
         wrapped = 0
         merge: tuple[str | None] | None = None
@@ -245,7 +261,7 @@ class _Hint:
 
 def _hints(case: _Case) -> dict[str, dict[str, JSON]]:
     found: dict[str, dict[str, JSON]] = {}
-    row = (case.layer.kind or "").removeprefix("Bidirectional")
+    row = plain((case.layer.kind or "").removeprefix("Bidirectional"))
     for name in (*KINDS.get(row, ()), *EVERY):
         hint = TABLE[name]
         if not (hint.always or case.layer.config):
@@ -339,6 +355,10 @@ def _recurrent_activation(case: _Case) -> JSON:
     cudnn = (case.layer.class_name or "").startswith("CuDNN")
     usual = "hard_sigmoid" if old and not cudnn else "sigmoid"
     return _named(case.o.given.get("recurrent_activation", usual))
+
+
+def _forget_bias(case: _Case) -> JSON:
+    return FORGET_BIAS.get(str(case.layer.class_name), ABSENT)
 
 
 def _hard_sigmoid_slope(case: _Case) -> JSON:
@@ -481,8 +501,65 @@ def _not_scaled(case: _Case, value: JSON) -> bool:
     return not (case.model.to == "torch" and whole and sizes.get("key") == sizes.get("value"))
 
 
+def _attention_axes(case: _Case) -> JSON:
+    axes = case.o("attention_axes")
+    return [axes] if isinstance(axes, int) else _dims("attention_axes")(case)
+
+
+def _frames(case: _Case) -> JSON:
+    length = int(case.o("frame_length", 256))
+    step = int(case.o("frame_step", length // 2))
+    return {"length": length, "step": step, "mode": str(case.o("mode", "log"))}
+
+
 def _direction(case: _Case) -> JSON:
     return case.merge is not None
+
+
+# ------------------------------------------------------------------------------- variants of kinds
+
+
+def _weight(case: _Case) -> str:
+    return "embeddings" if "Embedding" in case.kind else "kernel"
+
+
+def _lora(case: _Case) -> JSON:
+    if not (case.layer.kind or "").endswith(LORA):
+        return ABSENT
+    rank = case.layer.sizes["rank"]
+    name = f"lora_{_weight(case)}"
+    return {
+        "rank": rank,
+        "alpha": float(case.o("lora_alpha", rank)),
+        "formula": f"{_weight(case)} + (alpha / rank) x {name}_a @ {name}_b",
+    }
+
+
+def _quantization(case: _Case) -> JSON:
+    how = scheme(case.layer.kind or "")
+    if not how:
+        return ABSENT
+    packed = how in ("GPTQ4", "AWQ") or how.startswith("Int4")
+    return {
+        "scheme": how,
+        "formula": formulas(how, _weight(case)),
+        "packing": "two numbers a byte along pair, the low half first" if packed else None,
+        "inputs": _inputs(case, how),
+    }
+
+
+def _inputs(case: _Case, how: str) -> JSON:
+    """To what the layer rounds what it takes, while it computes."""
+    if how == "Float8":
+        return "f8_e4m3fn, by inputs_scale"
+    if not how.startswith("Int") or case.kind == "Embedding":
+        return None
+    if case.o.given.get("dtype") == UNKNOWN:
+        return "unknown"
+    usual = how == "Int8" or "Reversible" in case.kind
+    given = case.o("quantization_config", {}).get("config", {})
+    rounds = given["activation_quantizer"] if "activation_quantizer" in given else usual
+    return "i8, by the largest of each row" if rounds else None
 
 
 # -------------------------------------------------------------------------------- ONNX operators
@@ -490,6 +567,8 @@ def _direction(case: _Case) -> JSON:
 
 def _operators(case: _Case) -> JSON:
     if case.model.to != "onnx" or case.kind not in OPERATORS:
+        return ABSENT
+    if plain(str(case.layer.kind)) != case.layer.kind:  # no operator takes it as it is
         return ABSENT
     made = []
     for name, op, attributes in OPERATORS[case.kind]:
@@ -578,7 +657,9 @@ def _recurrent_attributes(case: _Case) -> dict[str, JSON]:
 
 
 RANKS: Final = (1, 2, 3)
-GATED: Final = frozenset({"SimpleRNN", "GRU", "GRUResetBefore", "LSTM"})
+GATED: Final = frozenset(
+    {"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", *(f"ConvLSTM{n}D" for n in RANKS)}
+)
 EPSILON: Final = _option("epsilon", 1e-3)
 Attributes = Callable[[_Case], dict[str, JSON]]
 
@@ -613,6 +694,7 @@ OPERATORS: Final[Mapping[str, tuple[tuple[str, str, Attributes | None], ...]]] =
 TABLE: Final[Mapping[str, _Hint]] = {
     "activation": _Hint(_activation, lambda case, value: value != _usual_activation(case)),
     "affine": _Hint(lambda case: bool(case.o("scale", True)) or bool(case.o("center", True))),
+    "attention_axes": _Hint(_attention_axes, lambda case, v: v not in (None, [1], [-2])),
     "axis": _Hint(_axis, _unlike_axis),
     "batch_first": _Hint(_only("torch", True), _always, always=True),
     "bias_axes": _Hint(_option("bias_axes", None)),
@@ -623,9 +705,13 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "epsilon": _Hint(EPSILON, _unlike_epsilon),
     "equation": _Hint(_option("equation", ""), _unlike_linear),
     "go_backwards": _Hint(_flag("go_backwards"), _unlike(False)),
+    "frames": _Hint(_frames, _always),
     "groups": _Hint(_groups, _unlike(1)),
+    "forget_bias": _Hint(_forget_bias, _always, always=True),
     "hard_sigmoid_slope": _Hint(_hard_sigmoid_slope, _always),
+    "invert": _Hint(_flag("invert"), _unlike(False)),
     "key_dim": _Hint(_option("key_dim", None)),
+    "lora": _Hint(_lora, _always, always=True),
     "mask_zero": _Hint(_flag("mask_zero"), _unlike(False)),
     "masking": _Hint(lambda case: case.model.masked, _unlike(False)),
     "merge_mode": _Hint(
@@ -633,10 +719,12 @@ TABLE: Final[Mapping[str, _Hint]] = {
     ),
     "momentum": _Hint(_momentum),
     "num_batches_tracked": _Hint(_only("torch", 0), always=True),
-    "num_heads": _Hint(_option("num_heads", None), _always),
+    "num_heads": _Hint(lambda case: case.o("num_heads", case.o("num_query_heads")), _always),
+    "num_key_value_heads": _Hint(_option("num_key_value_heads", None), _always),
     "operators": _Hint(_operators, lambda case, v: any(o["attributes"] for o in v), always=True),
     "output_padding": _Hint(_output_padding, _any_unlike(0)),
     "padding": _Hint(_padding, _sides),
+    "quantization": _Hint(_quantization, _always, always=True),
     "recurrent_activation": _Hint(_recurrent_activation, _unlike("sigmoid")),
     "recurrent_dropout": _Hint(_option("recurrent_dropout", 0)),
     "reset_after": _Hint(
@@ -653,7 +741,10 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "return_state": _Hint(_flag("return_state")),
     "rms_scaling": _Hint(_flag("rms_scaling"), _unlike(False)),
     "scale": _Hint(_scale, _not_scaled),
+    "score_mode": _Hint(_option("score_mode", "dot"), _unlike("dot")),
     "shared_axes": _Hint(_dims("shared_axes")),
+    "sliding_window": _Hint(_option("sliding_window", None), _unlike(None)),
+    "soft_cap": _Hint(_option("logit_soft_cap", None), _unlike(None)),
     "stateful": _Hint(_flag("stateful"), _unlike(False)),
     "strides": _Hint(_each("strides"), _any_unlike(1)),
     "time_distributed": _Hint(
@@ -663,12 +754,23 @@ TABLE: Final[Mapping[str, _Hint]] = {
 }
 
 CELL: Final = ("activation", "recurrent_activation", "dropout", "recurrent_dropout")
-EVERY: Final = ("hard_sigmoid_slope", "operators", "time_distributed")
+EVERY: Final = (
+    "forget_bias",
+    "hard_sigmoid_slope",
+    "lora",
+    "operators",
+    "quantization",
+    "time_distributed",
+)
 CONVOLUTION: Final = ("strides", "padding", "dilation", "groups", "activation")
 STEPS: Final = (
     *("activation", "recurrent_activation", "return_sequences", "return_state", "go_backwards"),
     *("stateful", "masking", "bidirectional", "merge_mode", "batch_first"),
     *("dropout", "recurrent_dropout"),
+)
+HEADS: Final = (
+    *("num_heads", "key_dim", "value_dim", "scale", "attention_axes", "sliding_window"),
+    *("batch_first", "masking", "dropout"),
 )
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Dense": ("activation", "reshape"),
@@ -682,6 +784,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "LayerNormalization": ("epsilon", "axis", "affine", "rms_scaling"),
     "GroupNormalization": ("groups", "epsilon", "axis", "affine"),
     "Embedding": ("mask_zero",),
+    "Lookup": (),  # all that it does is in its table
     **{f"PReLU{n}D": ("shared_axes",) for n in (1, 2, 3, 4)},
     "SimpleRNN": tuple(name for name in STEPS if name != "recurrent_activation"),
     "SimpleRNNCell": tuple(name for name in CELL if name != "recurrent_activation"),
@@ -691,8 +794,35 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "LSTMCell": CELL,
     "GRUResetBefore": (*STEPS, "reset_after"),
     "LSTM": STEPS,
-    "MultiHeadAttention": (
-        *("num_heads", "key_dim", "value_dim", "scale", "batch_first", "masking", "dropout"),
+    "CuDNNGRU": (*STEPS, "reset_after"),
+    "CuDNNLSTM": STEPS,
+    **{f"ConvLSTM{n}D": (*STEPS, "strides", "padding", "dilation") for n in RANKS},
+    **{
+        f"LocallyConnected{n}D{way}": ("strides", "padding", "activation")
+        for n in (1, 2)
+        for way in ("", "Full", "Sparse")
+    },
+    **dict.fromkeys(("Highway", "MaxoutDense"), ("activation",)),
+    **dict.fromkeys(
+        ("BatchNormalizationAxes", "BatchNormalizationRenorm"),
+        ("epsilon", "momentum", "axis", "affine", "num_batches_tracked"),
     ),
+    "RMSNormalization": ("epsilon", "axis"),
+    "Normalization": ("axis", "invert"),
+    "SpectralNormalization": (),
+    "Discretization": (),
+    "STFTSpectrogram": ("frames",),
+    "RandomFourierFeatures": (),
+    "ReversibleEmbedding": ("mask_zero", "soft_cap"),
+    **dict.fromkeys(("MultiHeadAttention", "GatedMultiHeadAttention"), HEADS),
+    **dict.fromkeys(
+        ("GroupedQueryAttention", "GatedGroupedQueryAttention"),
+        (
+            *("num_heads", "num_key_value_heads", "batch_first", "sliding_window", "masking"),
+            "dropout",
+        ),
+    ),
+    "Attention": ("score_mode", "masking", "dropout"),
+    "AdditiveAttention": ("masking", "dropout"),
     **dict.fromkeys(("EinsumDense", "EinsumDenseBatched"), ("equation", "bias_axes", "activation")),
 }

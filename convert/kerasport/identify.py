@@ -17,34 +17,48 @@ from fnmatch import fnmatchcase
 from itertools import combinations, takewhile
 from typing import Any
 
-from kerasport.conventions import Slot, convention, rows
+from kerasport.arrange import arranged, inside, owners_in
+from kerasport.conventions import Absent, Case, Slot, convention, rows
+from kerasport.custom import LayerTable, Own
 from kerasport.errors import LayoutError, UsageError
-from kerasport.kinds import CLASSES, Facet, facets, phrases
+from kerasport.kinds import BY_NAME, CLASSES, CONFIGURED, ORDERINGS, SPECIAL, Facet, facets, phrases
 from kerasport.layout import Layout
-from kerasport.model import Layer, Named, Snapshot, Tensor
+from kerasport.model import Layer, Named, Omission, Snapshot, Tensor, dtype_name
 
-__all__ = ["identify"]
+__all__ = ["identify", "stored_keys"]
 
 KERAS = convention("keras")
 # The conventions of files, today's before those of older ones.
-SOURCES = ("keras",)
+SOURCES = ("keras", "keras1")
 # What the tables' braces mean where no configuration says: the common case, and only if it fits.
-USUAL_AXES: Mapping[str, str] = {"normalized": "channel"}
+USUAL_AXES: Mapping[str, str] = {
+    "normalized": "channel",
+    "output": "out",
+    **{words: words for words in ("length channel", "height width channel")},
+    "depth height width channel": "depth height width channel",
+}
 
 
-def identify(snapshot: Snapshot, kinds: Mapping[str, str] | None = None) -> Snapshot:
+def identify(
+    snapshot: Snapshot,
+    kinds: Mapping[str, str] | None = None,
+    layers: LayerTable | None = None,
+) -> Snapshot:
     """The snapshot with kinds, roles and layouts.
 
     Args:
         snapshot: as a reader delivers it.
         kinds: layer-path patterns → kind or Keras class, for files that name no classes.
+        layers: descriptions of classes that are not Keras's.
 
     Raises:
         UsageError: a pattern names no layer, or a kind that does not exist.
     """
     wanted = dict(kinds or {})
+    table = LayerTable(snapshot.custom) | (layers or LayerTable())
+    snapshot = arranged(snapshot, table)
     for pattern, kind in wanted.items():
-        if kind not in KERAS and kind not in CLASSES:
+        if kind not in KERAS and kind not in CLASSES and table.find(kind) is None:
             raise UsageError(
                 f"--kind {pattern}={kind}: expected one of {', '.join(sorted({*KERAS, *CLASSES}))}"
             )
@@ -52,11 +66,79 @@ def identify(snapshot: Snapshot, kinds: Mapping[str, str] | None = None) -> Snap
             raise UsageError(
                 f"--kind {pattern}={kind}: no layer has such a path. See: kerasport inspect"
             )
-    layers: list[Layer] = []
+    found_layers: list[Layer] = []
+    repeated: list[Omission] = []
+    order = _data_format(snapshot)
     for layer in snapshot.layers:
         kinds_given = (k for pattern, k in wanted.items() if fnmatchcase(layer.path, pattern))
-        layers.extend(_identified(layer, next(kinds_given, None), snapshot.source.backend))
-    return replace(snapshot, layers=tuple(layers))
+        layer, twins = _once(layer)
+        repeated.extend(twins)
+        surrounded = replace(layer, config={**order, **layer.config}) if layer.config else layer
+        given = next(kinds_given, None)
+        name, config, child = inside(given or layer.class_name, layer.config)
+        own = table.find(name) if layer.kind is None else None
+        if own is not None and not own.like:
+            found_layers.append(_described(layer, own, config, child))
+            continue
+        like = own.like if own is not None else given
+        unknown = f"the class {name} is in no table" if child and like is None else ""
+        found_layers.extend(
+            replace(found, note=unknown)
+            if unknown and found.kind is None
+            else replace(found, config=layer.config)
+            if found.class_name == layer.class_name
+            else found
+            for found in _identified(surrounded, like, snapshot.source.backend)
+        )
+    found_all = replace(
+        snapshot, layers=tuple(found_layers), omitted=(*snapshot.omitted, *repeated)
+    )
+    return replace(found_all, custom={**snapshot.custom, **_used(table, found_all)})
+
+
+def _used(table: LayerTable, snapshot: Snapshot) -> Mapping[str, Own]:
+    """The descriptions of the classes and kinds that are there, and of nothing else."""
+    names = [layer.kind for layer in snapshot.layers]
+    names += [owner.class_name for owner in owners_in(snapshot)] if table else []
+    return {own.kind: own for own in map(table.find, names) if own is not None}
+
+
+def _data_format(snapshot: Snapshot) -> Mapping[str, str]:
+    """The order of axes that all layers of the model keep, for those that do not say theirs."""
+    configs = [layer.config for layer in snapshot.layers]
+    said = [config.get("data_format") for config in configs]
+    said += [ORDERINGS.get(str(config.get("dim_ordering"))) for config in configs]
+    found = {order for order in said if isinstance(order, str)}
+    return {"data_format": "channels_first"} if found == {"channels_first"} else {}
+
+
+def _once(layer: Layer) -> tuple[Layer, list[Omission]]:
+    """The layer without weights that Keras stores with it and with the layer inside it too."""
+    if layer.class_name is None or layer.kind is not None:
+        return layer, []
+    weights = dict(layer.weights)
+    omitted: list[Omission] = []
+    for facet in facets(layer.class_name, layer.config):
+        for twin, key in facet.repeats.items():
+            if twin in weights and key in weights and _same(weights[twin], weights[key]):
+                reason = f"shared with {weights[key].name}"
+                omitted.append(Omission(weights.pop(twin), reason))
+    if not omitted:
+        return layer, []
+    places: Counter[str] = Counter()
+    numbered: dict[str, Tensor] = {}
+    for key, tensor in weights.items():
+        above, mark, last = key.rpartition("/")
+        numbered[f"{above}{mark}{places[above]}" if last.isdigit() else key] = tensor
+        places[above] += 1
+    return replace(layer, weights=numbered), omitted
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one.slabs(), other.slabs(), strict=True))
 
 
 def _identified(layer: Layer, wanted: str | None, backend: str | None) -> Iterator[Layer]:
@@ -80,76 +162,168 @@ def _identified(layer: Layer, wanted: str | None, backend: str | None) -> Iterat
             note = f"the configuration of this {class_name} does not say which kind it is"
         yield replace(layer, note=note)
         return
-    for part, facet in _parted(layer, found):
-        yield _known(part, facet, backend)
+    parts = _parted(layer, found)
+    if parts is None:
+        yield replace(layer, note=f"a tensor belongs to no part of this {class_name}")
+        return
+    for part, facet in parts:
+        whole = _known(part, facet, backend)
+        apart = () if whole.kind or not facet.apart else _apart(part, facet, backend)
+        yield from apart or (whole,)
 
 
-def _parted(layer: Layer, found: Sequence[Facet]) -> Iterator[tuple[Layer, Facet]]:
+def _apart(layer: Layer, found: Facet, backend: str | None) -> tuple[Layer, ...]:
+    """The layers inside one, if each is stored as one of its own, as Keras quantizes them."""
+    parts = _parted(layer, found.apart) or []
+    made = [
+        _known(replace(part, class_name="EinsumDense", config=facet.config), facet, backend)
+        for part, facet in parts
+    ]
+    return tuple(made) if made and all(part.kind for part in made) else ()
+
+
+def _described(layer: Layer, own: Own, config: Mapping[str, Any], child: str) -> Layer:
+    """A layer of a described class: its description must fit, or the layer says why it does not."""
+    facet = replace(own.facet(config), child=child or _prefix(layer, own))
+    reasons: list[str] = []
+    # Where the configuration does not say an option, what is stored decides.
+    for as_said in (True, False):
+        ways: list[Layer] = []
+        for case in rows(own.rows.get("keras", ())):
+            if isinstance(case.slots, Absent) or any(
+                str(config.get(option, value)) != value for option, value in case.options.items()
+            ):
+                continue
+            said = tuple(slot for slot in case.slots if _present(slot, config))
+            for slots in [said] if as_said else _subsets(case.slots, len(layer.weights)):
+                match = _matched(layer, "keras", own.kind, slots, facet, case=case)
+                if isinstance(match, Layer):
+                    ways.append(match)
+                else:
+                    reasons.append(match)
+        if ways:
+            return _the_one_way(layer, ways)
+    stored = ", ".join(f"{key} {tensor.spec}" for key, tensor in layer.weights.items())
+    reason = reasons[0] if reasons else "it describes no weights of its own"
+    return replace(
+        layer, note=f"the stored tensors ({stored}) do not fit the description {own.kind}: {reason}"
+    )
+
+
+def _prefix(layer: Layer, own: Own) -> str:
+    """The attributes around a layer that the file does not name the class of: `layer`, `cell`."""
+    prefix = _common_prefix(layer.weights)
+    return "" if layer.class_name or own.children else prefix
+
+
+def _parted(layer: Layer, found: Sequence[Facet]) -> list[tuple[Layer, Facet]] | None:
     """A layer that is several, such as stacked cells, cut into them by where they are stored."""
     if len(found) == 1:
-        yield layer, found[0]
-        return
-    left = dict(layer.weights)
-    for facet in found:
-        own = {k: left.pop(k) for k in tuple(left) if _belongs(k, facet)}
-        yield replace(layer, path=f"{layer.path}/{facet.name}", weights=Named("role", own)), facet
-    if left:
-        yield replace(layer, weights=Named("role", left), note="belongs to no part of it"), found[0]
+        return [(layer, found[0])]
+    parts: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in layer.weights.items():
+        fits = [n for n, facet in enumerate(found) if _belongs(key, facet)]
+        if not fits:
+            return None
+        nearest = max(fits, key=lambda n: (len(found[n].child), len(found[n].name)))
+        parts.setdefault(nearest, {})[key] = tensor
+    return [
+        (replace(layer, path=f"{layer.path}/{facet.name}".rstrip("/"), weights=own), facet)
+        for number, facet in enumerate(found)
+        if (own := parts.get(number))
+    ]
 
 
 def _belongs(key: str, facet: Facet) -> bool:
-    return key.startswith(f"{facet.child}/") or facet.name in key.split("/")[:-1]
+    """Whether a tensor is the part's: stored below its attribute path, or in its scopes."""
+    *around, last = key.split("/")
+    if last.isdigit():
+        return not facet.child or key.startswith(f"{facet.child}/")
+    return all(
+        any(fnmatchcase(word, pattern) for word in around for pattern in _scope(name, facet))
+        for name in facet.name.split("/")
+        if name
+    )
+
+
+def _scope(name: str, facet: Facet) -> tuple[str, ...]:
+    """What older files may call a part or a direction."""
+    return facet.names.get(name, (f"{name}*",))
 
 
 def _known(layer: Layer, found: Facet, backend: str | None) -> Layer:
     """A layer whose class is known: its row must fit, or the layer says why it does not."""
-    reasons: list[str] = []
-    for name in SOURCES:
-        for kind in found.kinds:
+    reasons: list[tuple[bool, str]] = []
+    for kind in found.kinds:
+        for name in _sources(kind, backend, found):
+            fits: list[Layer] = []
             for case in _cases(name, kind, found.config, backend):
+                if isinstance(case, Absent):
+                    return replace(layer, note=case.reason)
                 present = tuple(slot for slot in case if _present(slot, found.config))
                 match = _matched(layer, name, kind, present, found)
                 if isinstance(match, Layer):
-                    return match
-                reasons.append(f"{kind}: {match}")
+                    fits.append(match)
+                else:
+                    other = _keys(layer.weights, present, found, classless=False) is None
+                    reasons.append((other, f"{kind}: {match}"))
+            if fits:
+                return _the_one_way(layer, fits)
     # Options may be missing from old or partial configurations: then what is stored decides.
     ways = [
         way
-        for name in SOURCES
         for kind in found.kinds
+        for name in _sources(kind, backend, found)
         for way in _ways(layer, name, kind, found, backend)
     ]
     if ways:
         return _the_one_way(layer, ways)
     stored = ", ".join(f"{key} {tensor.spec}" for key, tensor in layer.weights.items())
-    return replace(layer, note=f"the stored tensors ({stored}) do not fit; {reasons[0]}")
+    # The convention whose names the tensors have knows best what is wrong with them.
+    _, reason = min(reasons, key=lambda reason: reason[0])
+    return replace(layer, note=f"the stored tensors ({stored}) do not fit; {reason}")
+
+
+def _sources(kind: str, backend: str | None, found: Facet | None = None) -> tuple[str, ...]:
+    """The conventions of files that a kind may be in; a backend of its own replaces today's."""
+    if found is not None and found.convention:
+        return (found.convention,)
+    if backend == "theano" and kind in convention("theano"):
+        return ("theano", *(name for name in SOURCES if name != "keras"))
+    return SOURCES
 
 
 def _inferred(layer: Layer, backend: str | None) -> Layer:
     """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
     found_ways: list[list[Layer]] = []
     prefixes = dict.fromkeys(("", _common_prefix(layer.weights)))
-    for name in SOURCES:
-        for kind in convention(name):
-            if kind.endswith("Cell"):  # by itself it stores what its layer does
-                continue
-            ways = [
-                way
-                for prefix in prefixes
-                for way in _ways(
-                    layer,
-                    *(name, kind, Facet((kind,), child=prefix, axes=USUAL_AXES), backend),
-                    classless=True,
-                )
-            ]
-            if ways:
-                found_ways.append(ways)
+    for kind in dict.fromkeys(kind for name in SOURCES for kind in convention(name)):
+        if kind.endswith("Cell"):  # by itself it stores what its layer does
+            continue
+        if kind in CONFIGURED or (kind in BY_NAME and _numbers_alone(layer.weights)):
+            continue
+        if kind == "SimpleRNN" and _numbers_alone(layer.weights) and not _in_a_cell(layer.weights):
+            continue  # any two square matrices
+        ways = [
+            way
+            for name in _sources(kind, backend)
+            for prefix in prefixes
+            for way in _ways(
+                layer,
+                *(name, kind, Facet((kind,), child=prefix, axes=USUAL_AXES), backend),
+                classless=True,
+            )
+        ]
+        if ways:
+            found_ways.append(ways)
+    fitting = {ways[0].kind for ways in found_ways}
+    found_ways = [ways for ways in found_ways if SPECIAL.get(str(ways[0].kind), "") not in fitting]
     if len(found_ways) == 1:
         only = _the_one_way(layer, found_ways[0])
         return replace(only, inferred=only.kind is not None)
     fits = [ways[0] for ways in found_ways]
     if not fits:
-        return replace(layer, note="no kind in the tables fits the stored tensors")
+        return replace(layer, note=layer.note or "no kind in the tables fits the stored tensors")
     # The group's name is no proof, but it tells which answer to offer first.
     fits.sort(key=lambda fit: not _hinted(fit))
     names = ", ".join(str(fit.kind) for fit in fits)
@@ -173,6 +347,7 @@ def _ways(
     return [
         match
         for case in _cases(name, kind, found.config, backend)
+        if not isinstance(case, Absent)
         for slots in _subsets(case, len(layer.weights))
         if isinstance(
             match := _matched(layer, name, kind, slots, found, classless=classless), Layer
@@ -212,14 +387,34 @@ def _hinted(layer: Layer) -> bool:
 
 def _cases(
     name: str, kind: str, config: Mapping[str, Any], backend: str | None
-) -> Iterator[tuple[Slot, ...]]:
+) -> Iterator[tuple[Slot, ...] | Absent]:
     """The rows of a kind that the layer's options do not speak against."""
-    options = {**config, "backend": backend}
+    # Only Theano's kernels are unlike all others.
+    options = {**config, "backend": "theano" if backend == "theano" else "tensorflow"}
     for case in rows(convention(name).get(kind, ())):
-        if isinstance(case.slots, tuple) and all(
-            options.get(option) in (None, value) for option, value in case.options.items()
+        unsaid = () if isinstance(case.slots, Absent) and case.options else ("None",)
+        if all(
+            str(options.get(option)) in (*unsaid, value) for option, value in case.options.items()
         ):
             yield case.slots
+
+
+def stored_keys(class_name: str, config: Mapping[str, Any]) -> list[str]:
+    """The keys of a layer's weights in the order of its variables; none where it has no weights.
+
+    >>> stored_keys("Dense", {"use_bias": False}), stored_keys("LSTM", {})
+    (['0'], ['cell/0', 'cell/1', 'cell/2'])
+
+    Args:
+        class_name: its Keras class.
+        config: its configuration.
+    """
+    keys: list[str] = []
+    for facet in facets(class_name, config):
+        case = next(_cases("keras", facet.kinds[0], facet.config, None), ())
+        slots = () if isinstance(case, Absent) else case
+        keys += _numbered((s for s in slots if _present(s, facet.config)), facet.child)
+    return keys
 
 
 def _present(slot: Slot, config: Mapping[str, Any]) -> bool:
@@ -246,56 +441,122 @@ def _matched(
     found: Facet,
     *,
     classless: bool = False,
+    case: Case | None = None,
 ) -> Layer | str:
     """The layer as this kind with these slots as its roles, or the reason why it is none."""
-    keys = _keys(layer.weights, slots, found.child, classless=classless)
+    keys = _keys(layer.weights, slots, found, classless=classless)
+    if name == "keras1" and _numbers_alone(layer.weights):  # which named them all
+        keys = None
     if keys is None:
         return f"expected {', '.join(slot.name for slot in slots) or 'no weights'}"
+    tensors = {slot.name: layer.weights[key] for slot, key in zip(slots, keys, strict=True)}
+    for slot in slots:
+        if (misfit := _unlike(slot, tensors[slot.name], classless=classless)) is not None:
+            return misfit
+    words = dict(found.axes)
+    try:
+        layouts = {slot.name: _layout(slot, tensors, found, words) for slot in slots}
+    except KeyError:
+        return "its axes follow from a configuration that is not there"
+    cases = tuple(rows(convention(name)[kind])) if case is None else (case,)
     sizes: dict[str, int] = dict(found.sizes)
+    waiting = list(layouts)
+    misfits: dict[str, LayoutError] = {}
+    while waiting:
+        left: list[str] = []
+        for role in waiting:
+            try:
+                sizes |= layouts[role].bind(tensors[role].shape, sizes)
+            except LayoutError as error:
+                misfits.setdefault(role, error)
+                left.append(role)
+        # What one tensor leaves open another may say, such as a bias without merged axes.
+        if len(left) == len(waiting):
+            if not _implied(sizes, cases):
+                return f"{left[0]}: {misfits[left[0]]}"
+            misfits.clear()
+        waiting = left
     weights: dict[str, Tensor] = {}
-    for slot, key in zip(slots, keys, strict=True):
-        tensor = layer.weights[key]
-        try:
-            layout = Layout.parse(slot.layout.format_map(found.axes))
-            sizes |= layout.bind(tensor.shape, sizes)
-        except KeyError:
-            return "its axes follow from a configuration that is not there"
-        except LayoutError as error:
-            return f"{slot.name}: {error}"
+    for slot in slots:
+        tensor = tensors[slot.name]
         weights[slot.name] = replace(
             tensor,
             name=f"{layer.path}/{slot.name}",
-            layout=layout,
+            layout=layouts[slot.name],
             at=slot.pins,
             role=slot.name,
             axes=phrases(kind),
             trainable=tensor.trainable if slot.trainable else False,
         )
-    for case in rows(convention(name)[kind]):
-        if not case.holds(sizes):
-            return f"expected {', '.join(case.where)}, found {sizes}"
+    for way in cases:
+        if not way.holds(sizes):
+            return f"expected {', '.join(way.where)}, found {sizes}"
     return replace(
         layer,
         kind=kind,
         convention=name,
         weights=Named("role", weights),
         sizes=sizes,
-        words=found.axes,
+        words=words,
     )
 
 
+def _implied(sizes: dict[str, int], cases: Iterable[Case]) -> bool:
+    """Put in sizes of axes that equal others which are known; whether there were any."""
+    before = len(sizes)
+    for equation in (equation for case in cases for equation in case.where):
+        axes = [side.strip() for side in equation.split("=")]
+        known = {sizes[axis] for axis in axes if axis in sizes}
+        if len(known) == 1:
+            sizes |= {axis: min(known) for axis in axes if axis.isidentifier()}
+    return len(sizes) > before
+
+
+def _unlike(slot: Slot, tensor: Tensor, *, classless: bool) -> str | None:
+    """Why a tensor's numbers are not of the slot's kind: whole numbers are quantized weights."""
+    expected, found = slot.dtype, dtype_name(tensor.dtype)
+    if expected and found != expected:
+        return f"{slot.name}: expected {expected}, found {tensor.spec}"
+    if classless and not expected and found in ("i8", "u8"):
+        return f"{slot.name}: expected floats, found {tensor.spec}"
+    return None
+
+
+def _layout(
+    slot: Slot, tensors: Mapping[str, Tensor], found: Facet, words: dict[str, str]
+) -> Layout:
+    """The slot's sentence; an open brace gets as many dimensions as are stored."""
+    layout = Layout.parse(slot.layout.format_map(words))
+    more = len(tensors[slot.name].shape) - len(layout.dims)
+    for brace in (*found.open.split(), *found.ahead.split()):
+        if f"{{{brace}}}" in slot.layout and more > 0:
+            ones = " 1" * more
+            behind = brace in found.open.split()
+            words[brace] = words[brace] + ones if behind else f"{ones} {words[brace]}".strip()
+    return Layout.parse(slot.layout.format_map(words))
+
+
+def _in_a_cell(stored: Iterable[str]) -> bool:
+    """Whether Keras 3 stored it as the cell of a recurrent layer."""
+    return all(key.split("/")[-2:-1] == ["cell"] for key in stored)
+
+
+def _numbers_alone(stored: Iterable[str]) -> bool:
+    return all(key.rpartition("/")[2].isdigit() for key in stored)
+
+
 def _keys(
-    stored: Mapping[str, Tensor], slots: Sequence[Slot], child: str, *, classless: bool
+    stored: Mapping[str, Tensor], slots: Sequence[Slot], found: Facet, *, classless: bool
 ) -> list[str] | None:
     """The stored key of each slot, if keys and slots are one to one."""
     if len(stored) != len(slots):
         return None
-    if all(key.rpartition("/")[2].isdigit() for key in stored):
+    if _numbers_alone(stored):
         # tf_keras keeps in `_query_dense` what Keras 3 keeps in `query_dense`.
         public = {"/".join(word.lstrip("_") for word in key.split("/")): key for key in stored}
-        keys = [public.get(key, "") for key in _numbered(slots, child)]
+        keys = [public.get(key, "") for key in _numbered(slots, found.child)]
     else:
-        keys = _named(stored, slots, classless=classless)
+        keys = _named(stored, slots, found, classless=classless)
     return keys if sorted(keys) == sorted(stored) else None
 
 
@@ -310,7 +571,9 @@ def _numbered(slots: Iterable[Slot], child: str) -> list[str]:
     return keys
 
 
-def _named(stored: Iterable[str], slots: Iterable[Slot], *, classless: bool) -> list[str]:
+def _named(
+    stored: Iterable[str], slots: Iterable[Slot], found: Facet, *, classless: bool
+) -> list[str]:
     """Keys by name: the last word is the variable's, the words before it may tell twins apart.
 
     TensorFlow numbers a name that its graph has seen before (`kernel_1`); the number says nothing.
@@ -326,7 +589,12 @@ def _named(stored: Iterable[str], slots: Iterable[Slot], *, classless: bool) -> 
             key
             for key, (*around, last) in words.items()
             if last in ((slot.aliases or (own,)) if classless else (own, *slot.aliases))
-            and all(any(word.startswith(name) for word in around) for name in above)
+            and all(
+                any(
+                    fnmatchcase(word, pattern) for word in around for pattern in _scope(name, found)
+                )
+                for name in above
+            )
         ]
         keys.append(fits[0] if len(fits) == 1 else "")
     return keys

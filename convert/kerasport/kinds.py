@@ -13,7 +13,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["AXES", "CLASSES", "Facet", "facets", "phrases", "snake_case"]
+from kerasport.variants import UNKNOWN, plain, variants
+
+__all__ = [
+    "AXES",
+    "BY_NAME",
+    "CLASSES",
+    "CONFIGURED",
+    "FORGET_BIAS",
+    "ORDERINGS",
+    "SPECIAL",
+    "Facet",
+    "facets",
+    "phrases",
+    "snake_case",
+]
 
 Config = Mapping[str, Any]
 
@@ -28,7 +42,13 @@ class Facet:
         child: the attribute path from the layer to that owner, where Keras 3 stores the weights.
         axes: layout words for the braces in the tables, where the configuration names the axes.
         sizes: axis sizes that the configuration gives and no shape does.
-        name: the name of a part; empty where the facet is the whole layer.
+        open: the braces whose words go on with as many dimensions of extent one as are stored.
+        ahead: those whose words begin with them.
+        apart: the layers that it is made of, where each is stored as one of its own, quantized.
+        name: the name of a part; empty where the facet is the whole layer, or what is left of it.
+        convention: the only convention that files have it in; empty where there are several.
+        names: what older files call the scope of a part or direction, as patterns.
+        repeats: keys under which Keras 3 stores a weight again that is stored elsewhere.
     """
 
     kinds: tuple[str, ...]
@@ -36,7 +56,13 @@ class Facet:
     child: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    open: str = ""
+    ahead: str = ""
+    apart: tuple[Facet, ...] = ()
     name: str = ""
+    convention: str = ""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    repeats: Mapping[str, str] = field(default_factory=dict)
 
 
 def facets(class_name: str, config: Config) -> tuple[Facet, ...]:
@@ -49,7 +75,7 @@ def facets(class_name: str, config: Config) -> tuple[Facet, ...]:
     """
     known = CLASSES.get(class_name)
     if isinstance(known, str):
-        return (Facet((known,), config),)
+        return (Facet(variants(known, config), config),)
     return known(config) if known else ()
 
 
@@ -64,7 +90,36 @@ def _inner(config: Config, key: str) -> tuple[Facet, ...]:
 
 
 def _below(found: tuple[Facet, ...], path: str) -> tuple[Facet, ...]:
-    return tuple(replace(facet, child=f"{path}/{facet.child}".rstrip("/")) for facet in found)
+    return tuple(
+        replace(
+            facet,
+            child=f"{path}/{facet.child}".rstrip("/"),
+            repeats={f"{path}/{twin}": f"{path}/{key}" for twin, key in facet.repeats.items()},
+        )
+        for facet in found
+    )
+
+
+def _part(
+    found: tuple[Facet, ...], path: str, *, name: str, names: tuple[str, ...]
+) -> tuple[Facet, ...]:
+    """Facets as one part of a layer that has several."""
+    return tuple(
+        replace(
+            facet,
+            name=f"{name}/{facet.name}".rstrip("/"),
+            names={**facet.names, name: names},
+        )
+        for facet in _below(found, path)
+    )
+
+
+def _named(config: Config, key: str) -> tuple[str, ...]:
+    """The name that an inner layer has in the configuration."""
+    inner = config.get(key)
+    own = inner.get("config") if isinstance(inner, Mapping) else None
+    name = own.get("name") if isinstance(own, Mapping) else None
+    return (name,) if isinstance(name, str) else ()
 
 
 def _wrapper(config: Config) -> tuple[Facet, ...]:
@@ -95,19 +150,24 @@ def _rnn(config: Config) -> tuple[Facet, ...]:
     )
 
 
+def _wrapped_cell(config: Config) -> tuple[Facet, ...]:
+    """A cell with dropout or a shortcut around it."""
+    return _below(_inner(config, "cell"), "cell")
+
+
 def _stacked(config: Config) -> tuple[Facet, ...]:
     cells = config.get("cells")
     found: list[Facet] = []
     places: Counter[str] = Counter()
     for cell in cells if isinstance(cells, list | tuple) else ():
         inner = _inner({"cell": cell}, "cell")
-        if len(inner) != 1:
+        if not inner:
             return ()
         word = snake_case(cell["class_name"])
         number = f"_{places[word]}" if places[word] else ""
         places[word] += 1
-        name = str(inner[0].config.get("name", f"{word}{number}"))
-        found.append(replace(inner[0], child=f"cells/{word}{number}", name=name))
+        (name,) = _named({"cell": cell}, "cell") or (f"{word}{number}",)
+        found += _part(inner, f"cells/{word}{number}", name=name, names=(name,))
     return tuple(found)
 
 
@@ -115,16 +175,22 @@ def _bidirectional(config: Config) -> tuple[Facet, ...]:
     """Two layers of one class are one bidirectional kind; two unlike ones stay two layers."""
     forward = _inner(config, "layer")
     backward = _inner(config, "backward_layer") or forward
-    if len(forward) != 1 or len(backward) != 1:
+    if not forward or not backward:
         return ()
-    if not {*forward[0].kinds, *backward[0].kinds} <= RECURRENT:
-        return ()
-    if forward[0].kinds == backward[0].kinds:
-        kinds = tuple(f"Bidirectional{kind}" for kind in forward[0].kinds)
-        return (replace(forward[0], kinds=kinds, child=""),)
+    names = {
+        "forward": ("forward*", *_named(config, "layer")),
+        "backward": ("backward*", *_named(config, "backward_layer")),
+    }
+    kinds = [facet.kinds for facet in (*forward, *backward)]
+    if len(kinds) == 2 and kinds[0] == kinds[1] and {*kinds[0]} <= RECURRENT:
+        both = tuple(f"Bidirectional{kind}" for kind in kinds[0])
+        return (replace(forward[0], kinds=both, child="", names=names),)
+    if not all(facet.child.startswith("cell") for facet in (*forward, *backward)):
+        return ()  # no layer that goes from step to step
     return tuple(
-        replace(facet, child=f"{name}_layer/{facet.child}".rstrip("/"), name=name)
-        for name, (facet,) in (("forward", forward), ("backward", backward))
+        facet
+        for name, found in (("forward", forward), ("backward", backward))
+        for facet in _part(found, f"{name}_layer", name=f"{name}_layer", names=names[name])
     )
 
 
@@ -139,11 +205,168 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _layer_normalization(config: Config) -> tuple[Facet, ...]:
-    axis = config.get("axis", -1)
+def _normalized(axis: Any) -> str:
+    """The axes that a layer normalizes along, in words."""
     rank = len(axis) if isinstance(axis, list | tuple) else 1
-    words = "channel" if rank == 1 else " ".join(f"normalized_{n}" for n in range(rank))
-    return (Facet(("LayerNormalization",), config, axes={"normalized": words}),)
+    return "channel" if rank == 1 else " ".join(f"normalized_{n}" for n in range(rank))
+
+
+def _layer_normalization(config: Config) -> tuple[Facet, ...]:
+    axes = {"normalized": _normalized(config.get("axis", -1))}
+    if config.get("rms_scaling"):  # always has gamma then, and never beta
+        config = {**config, "scale": True, "center": False}
+    return (Facet(("LayerNormalization",), config, axes=axes),)
+
+
+def _rms_normalization(config: Config) -> tuple[Facet, ...]:
+    axes = {"normalized": _normalized(config.get("axis", -1))}
+    return (Facet(("RMSNormalization",), config, axes=axes),)
+
+
+def _normalization(config: Config) -> tuple[Facet, ...]:
+    axis = config.get("axis", -1)  # null: one mean and variance for all
+    axes = {"normalized": "" if axis is None else _normalized(axis)}
+    return (Facet(("Normalization",), config, axes=axes),)
+
+
+def _batch_normalization(config: Config) -> tuple[Facet, ...]:
+    """Over several axes at once, tf.keras has a dimension for each of the input's."""
+    axis = config.get("axis", -1)
+    axes = axis if isinstance(axis, list | tuple) else [axis]
+    words, kind = "channel", "BatchNormalization"
+    if len(axes) > 1 or config.get("virtual_batch_size"):
+        kind = "BatchNormalizationAxes"
+        if not all(isinstance(n, int) and 0 < n < MAX_RANK for n in axes):
+            return ()
+        words = " ".join(
+            (f"axis_{n}" if len(axes) > 1 else "channel") if n in axes else "1"
+            for n in range(max(axes) + 1)
+        )
+    kind = "BatchNormalizationRenorm" if config.get("renorm") else kind
+    return (Facet((kind,), config, axes={"normalized": words}, open="normalized"),)
+
+
+def _spectral_normalization(config: Config) -> tuple[Facet, ...]:
+    """The layer inside, and the vector; Keras 3 stores the kernel with both."""
+    inner = _inner(config, "layer")
+    own = Facet(("SpectralNormalization",), config, repeats={"0": "layer/0"})
+    found = _part(inner, "layer", name="layer", names=_named(config, "layer"))
+    return (*found, own) if found else ()
+
+
+def _is_channels_first(config: Config) -> bool:
+    return "channels_first" in (
+        config.get("data_format"),
+        ORDERINGS.get(str(config.get("dim_ordering"))),
+    )
+
+
+def _prelu(config: Config) -> tuple[Facet, ...]:
+    """A slope a position, in the order of the image; `data_format` is that of the model."""
+    first = _is_channels_first(config)
+    axes = {
+        usual: f"channel {usual.removesuffix(' channel')}" if first else usual
+        for usual in ("length channel", "height width channel", "depth height width channel")
+    }
+    return (Facet(tuple(f"PReLU{n}D" for n in (1, 2, 3, 4)), config, axes=axes),)
+
+
+def _locally_connected(rank: int) -> Callable[[Config], tuple[Facet, ...]]:
+    """Windows, one kernel each; or a value for every input and output, most of them masked."""
+    window = {1: "k", 2: "kh kw"}[rank]
+    outer = {1: "position", 2: "row column"}[rank]
+    inner = {1: "from", 2: "from_row from_column"}[rank]
+    kind = f"LocallyConnected{rank}D"
+
+    def found(config: Config) -> tuple[Facet, ...]:
+        first = _is_channels_first(config)
+        # Keras reshapes the bias to channels first, where its shape asks for a transposition.
+        bias = f"{outer} out as (out {outer})" if first else f"{outer} out"
+        match config.get("implementation", 1):
+            case 1:
+                old = _extents(config)
+                size = config.get("kernel_size")
+                if size is None:
+                    size = [old[axis] for axis in window.split() if axis in old]
+                size = [size] * rank if isinstance(size, int) else size
+                if not (isinstance(size, list | tuple) and len(size) == rank):
+                    return ()
+                axes = {"window": f"(in {window})" if first else f"({window} in)", "bias": bias}
+                sizes = dict(zip(window.split(), size, strict=True))
+                return (Facet((kind,), config, axes=axes, sizes=sizes),)
+            case 2:
+                kernel = f"in {inner} out {outer}" if first else f"{inner} in {outer} out"
+                return (Facet((f"{kind}Full",), config, axes={"kernel": kernel, "bias": bias}),)
+            case _:
+                return (Facet((f"{kind}Sparse",), config, axes={"bias": bias}),)
+
+    return found
+
+
+def _attention(config: Config) -> tuple[Facet, ...]:
+    """One output axis, or several; with a gate, there is one more projection."""
+    output = config.get("output_shape")
+    rank = len(output) if isinstance(output, list | tuple) else 1
+    words = "out" if rank == 1 else " ".join(f"out_{n}" for n in range(rank))
+    kind = "GatedMultiHeadAttention" if config.get("use_gate") else "MultiHeadAttention"
+    parts = _projections(config, rank)
+    return (Facet((kind,), config, axes={"output": words}, apart=parts),)
+
+
+def _projections(config: Config, rank: int) -> tuple[Facet, ...]:
+    """The dense layers inside an attention, each by itself: Keras quantizes them one by one."""
+    heads, size = config.get("num_heads"), config.get("key_dim")
+    value = config.get("value_dim") or size
+    new = "cdef"[:rank]
+    made: list[Facet] = []
+    for name, equation, extents in (
+        ("query", "...a,abc->...bc", [heads, size]),
+        ("key", "...a,abc->...bc", [heads, size]),
+        ("value", "...a,abc->...bc", [heads, value]),
+        ("attention_output", f"...ab,ab{new}->...{new}", config.get("output_shape")),
+    ):
+        last = name == "attention_output"
+        own = {
+            "equation": equation,
+            "output_shape": extents,
+            "bias_axes": (new if last else "bc") if config.get("use_bias", True) else None,
+            "dtype": UNKNOWN,  # the configuration does not say to what
+        }
+        (facet,) = _einsum_dense(own)
+        taken = {"in_a": heads, "in_b": value} if last else {}
+        sizes = {axis: n for axis, n in taken.items() if isinstance(n, int)}
+        child = f"{name.removeprefix('attention_')}_dense"
+        made.append(replace(facet, sizes={**facet.sizes, **sizes}, child=child, name=name))
+    return tuple(made)
+
+
+def _grouped_attention(config: Config) -> tuple[Facet, ...]:
+    gated = "Gated" if config.get("use_gate") else ""
+    return (Facet((f"{gated}GroupedQueryAttention",), config),)
+
+
+def _scaled_attention(config: Config) -> tuple[Facet, ...]:
+    options = {"concat": config.get("score_mode") == "concat"}
+    return (Facet(("Attention",), {**config, **options}),)
+
+
+def _spectrogram(config: Config) -> tuple[Facet, ...]:
+    mode = config.get("mode", "log")
+    options = {"real": mode != "imag", "imag": mode != "real"}
+    return (Facet(("STFTSpectrogram",), {**config, **options}),)
+
+
+def _reversible_embedding(config: Config) -> tuple[Facet, ...]:
+    tied = config.get("tie_weights", True)
+    return _embedding(config, "Embedding" if tied else "ReversibleEmbedding")
+
+
+def _embedding(config: Config, kind: str = "Embedding") -> tuple[Facet, ...]:
+    """Packed, it does not show how wide an entry is."""
+    width = config.get("output_dim")
+    kinds = variants(kind, config)
+    sizes = {"embed": width} if kinds != (kind,) and isinstance(width, int) else {}
+    return (Facet(kinds, config, sizes=sizes),)
 
 
 def _einsum_dense(config: Config) -> tuple[Facet, ...]:
@@ -170,46 +393,162 @@ def _einsum_dense(config: Config) -> tuple[Facet, ...]:
         "bias": " ".join(words[x] if x in bias_axes else "1" for x in output[first:]),
         "inputs": " ".join(words[x] for x in inputs if x in kernel and x not in output),
         "outputs": " ".join(words[letter] for letter in made),
+        # A scale has the dimensions of the output, factors those of the kernel around their rank.
+        "scale": " ".join(words[x] if x in kernel else "1" for x in output),
+        "factor_a": " ".join([*(words[letter] for letter in kernel[:-1]), "rank"]),
+        "factor_b": " ".join(["rank", *(words[letter] for letter in kernel[-1:])]),
     }
-    return (Facet(("EinsumDense" if linear else "EinsumDenseBatched",), config, axes=axes),)
+    kinds = variants("EinsumDense" if linear else "EinsumDenseBatched", config)
+    sizes: dict[str, int] = {}
+    behind = equation.endswith("...")
+    if any(plain(kind) != kind for kind in kinds):  # then no tensor may have the kernel's axes
+        given = config.get("output_shape")
+        extents = list(given) if isinstance(given, list | tuple) else [given]
+        # The batch is not among them, nor what an ellipsis in front stands for.
+        last = output[1:] if behind else output[-len(extents) :] if extents else ""
+        known = zip(last, extents, strict=False)
+        sizes = {words[x]: n for x, n in known if isinstance(n, int) and x in kernel}
+    # Where the input goes on behind the ellipsis, these have a dimension for each axis of it.
+    opened = {"open": "bias scale"} if behind else {"ahead": "scale"}
+    return (Facet(kinds, config, axes=axes, sizes=sizes, **opened),)
 
 
-RECURRENT = frozenset({"SimpleRNN", "GRU", "GRUResetBefore", "LSTM"})
+# What Keras 1 called the extents of a kernel, whose axes it stored in one of two orders.
+ORDERINGS = {"th": "channels_first", "tf": "channels_last"}
+EXTENTS = {
+    "nb_filter": "out",
+    "filter_length": "k",
+    "nb_row": "kh",
+    "nb_col": "kw",
+    "kernel_dim1": "kd",
+    "kernel_dim2": "kh",
+    "kernel_dim3": "kw",
+}
+
+
+def _extents(config: Config) -> Mapping[str, int]:
+    """The extents of a kernel, if it is one of Keras 1."""
+    named = [(axis, config.get(option)) for option, axis in EXTENTS.items()]
+    return {axis: size for axis, size in named if isinstance(size, int)}
+
+
+def _convolution(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
+    return lambda config: (Facet((kind,), config, sizes=_extents(config)),)
+
+
+# The cells of TensorFlow 1, under the names that its readers give them.
+TF1_CELLS = {
+    "BasicRNNCell": "SimpleRNN",
+    "BasicLSTMCell": "LSTM",
+    "TF1LSTMCell": "LSTM",
+    "LSTMBlockCell": "LSTM",
+    "LSTMBlockFusedCell": "LSTM",
+    "CudnnCompatibleLSTMCell": "LSTM",
+    "TF1GRUCell": "GRUResetBefore",
+    "CudnnCompatibleGRUCell": "GRU",
+    "CudnnLSTM": "CudnnOpaque",
+    "CudnnGRU": "CudnnOpaque",
+}
+# What an LSTM cell of those adds to its forget gate when it runs, unless it was told otherwise.
+FORGET_BIAS: Mapping[str, float] = {
+    "BasicLSTMCell": 1.0,
+    "TF1LSTMCell": 1.0,
+    "LSTMBlockCell": 1.0,
+    "LSTMBlockFusedCell": 1.0,
+}
+
+
+def _tf1_cell(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
+    return lambda config: (Facet((kind,), config, convention="tf1"),)
+
+
+MAX_RANK = 9
+RECURRENT = frozenset({"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", "CuDNNGRU", "CuDNNLSTM"})
 
 # Keras class → its kind, or how its configuration decides. Names of Keras 1 stand beside today's.
 CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
     "Dense": "Dense",
     "TimeDistributedDense": "Dense",
     **{f"Conv{n}D": f"Conv{n}D" for n in (1, 2, 3)},
-    **{f"Convolution{n}D": f"Conv{n}D" for n in (1, 2, 3)},
-    **{f"AtrousConvolution{n}D": f"Conv{n}D" for n in (1, 2)},
+    **{f"Convolution{n}D": _convolution(f"Conv{n}D") for n in (1, 2, 3)},
+    **{f"AtrousConvolution{n}D": _convolution(f"Conv{n}D") for n in (1, 2)},
     **{f"Conv{n}DTranspose": f"Conv{n}DTranspose" for n in (1, 2, 3)},
     **{f"Convolution{n}DTranspose": f"Conv{n}DTranspose" for n in (1, 2, 3)},
-    "Deconvolution2D": "Conv2DTranspose",
+    "Deconvolution2D": _convolution("Conv2DTranspose"),
+    "Highway": "Highway",
+    "MaxoutDense": "MaxoutDense",
     "DepthwiseConv1D": "DepthwiseConv1D",
     "DepthwiseConv2D": "DepthwiseConv2D",
     **{f"SeparableConv{n}D": f"SeparableConv{n}D" for n in (1, 2)},
     **{f"SeparableConvolution{n}D": f"SeparableConv{n}D" for n in (1, 2)},
+    **{f"LocallyConnected{n}D": _locally_connected(n) for n in (1, 2)},
+    **{f"ConvLSTM{n}D": _recurrent(f"ConvLSTM{n}D") for n in (1, 2, 3)},
     **dict.fromkeys(
-        ("BatchNormalization", "BatchNormalizationV1", "SyncBatchNormalization"),
-        "BatchNormalization",
+        (
+            *("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
+            "SyncBatchNormalization",
+        ),
+        _batch_normalization,
     ),
     "LayerNormalization": _layer_normalization,
+    "RMSNormalization": _rms_normalization,
     "GroupNormalization": "GroupNormalization",
-    "Embedding": "Embedding",
-    "PReLU": lambda config: (Facet(tuple(f"PReLU{n}D" for n in (1, 2, 3, 4)), config),),
+    "Normalization": _normalization,
+    "SpectralNormalization": _spectral_normalization,
+    "Discretization": "Discretization",
+    **dict.fromkeys(("StringLookup", "IntegerLookup"), "Lookup"),
+    "TextVectorization": lambda config: (
+        # The layer inside saves the same once more.
+        Facet(("Lookup",), config, repeats={"_lookup_layer/idf_weights": "idf_weights"}),
+    ),
+    "STFTSpectrogram": _spectrogram,
+    "RandomFourierFeatures": "RandomFourierFeatures",
+    "Embedding": _embedding,
+    "ReversibleEmbedding": _reversible_embedding,
+    "PReLU": _prelu,
     "SimpleRNN": _recurrent("SimpleRNN"),
     "SimpleRNNCell": "SimpleRNNCell",
     "GRU": _gru,
     "GRUCell": _gru_cell,
     "LSTM": _recurrent("LSTM"),
     "LSTMCell": "LSTMCell",
+    "CuDNNGRU": "CuDNNGRU",
+    "CuDNNLSTM": "CuDNNLSTM",
     "StackedRNNCells": _stacked,
+    **{name: _tf1_cell(kind) for name, kind in TF1_CELLS.items()},
+    **dict.fromkeys(("DropoutWrapper", "ResidualWrapper", "DeviceWrapper"), _wrapped_cell),
     "RNN": _rnn,
     "Bidirectional": _bidirectional,
     "TimeDistributed": _wrapper,
-    "MultiHeadAttention": "MultiHeadAttention",
+    "Wrapper": _wrapper,
+    "MultiHeadAttention": _attention,
+    "GroupedQueryAttention": _grouped_attention,
+    "GroupQueryAttention": _grouped_attention,
+    "Attention": _scaled_attention,
+    "AdditiveAttention": "AdditiveAttention",
     "EinsumDense": _einsum_dense,
+}
+
+# Where a file names no classes, these are not taken for what fits: their axes follow from a
+# configuration alone.
+CONFIGURED = frozenset(
+    {
+        "BatchNormalizationAxes",
+        *(f"LocallyConnected{n}D{way}" for n in (1, 2) for way in ("", "Full", "Sparse")),
+    }
+)
+# And these only where the variables have names: as numbered arrays they are anything.
+BY_NAME = frozenset(
+    {
+        *("AdditiveAttention", "Attention", "BatchNormalizationRenorm", "Discretization"),
+        *("Highway", "Lookup", "MaxoutDense", "RandomFourierFeatures", "ReversibleEmbedding"),
+        *("SpectralNormalization", "STFTSpectrogram"),
+    }
+)
+# A kind → the one that it is a general case of: where both fit, the weights do the same in either.
+SPECIAL = {
+    "GroupedQueryAttention": "MultiHeadAttention",
+    "GatedGroupedQueryAttention": "GatedMultiHeadAttention",
 }
 
 # What an axis is, in words; a kind's own words come before those that serve all.
@@ -237,11 +576,26 @@ AXES: Mapping[str, Mapping[str, str]] = {
         "depth": "planes",
         "height": "rows",
         "width": "columns",
+        "group": "heads of key and value",
+        "position": "positions of the window",
+        "row": "rows of positions",
+        "column": "columns of positions",
+        "from": "positions of the input",
+        "from_row": "rows of the input",
+        "from_column": "columns of the input",
+        "entry": "values that the mask leaves",
+        "feature": "features",
+        "bin": "quantiles",
+        "piece": "linear pieces",
     },
     "Conv": {"in": "input channels", "out": "filters"},
     "DepthwiseConv": {"in": "input channels"},
     "SeparableConv": {"in": "input channels", "out": "filters"},
+    "ConvLSTM": {"in": "input channels", "unit": "filters", "hidden": "filters of the step before"},
+    "LocallyConnected": {"in": "input channels", "out": "filters"},
+    "STFTSpectrogram": {"k": "samples of a frame", "out": "frequencies"},
     "MultiHeadAttention": {"out": "output features"},
+    "GroupedQueryAttention": {"out": "output features"},
 }
 
 
@@ -258,6 +612,6 @@ def phrases(kind: str) -> Mapping[str, str]:
 
 
 def _families(kind: str) -> Iterator[str]:
-    kind = kind.removeprefix("Bidirectional").removesuffix("Cell")
-    yield kind.removesuffix("Transpose").rstrip("123D")
+    kind = kind.removeprefix("Bidirectional").removeprefix("Gated").removesuffix("Cell")
+    yield re.sub(r"\dD[A-Za-z]*$", "", kind)
     yield kind

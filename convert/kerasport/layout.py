@@ -400,6 +400,16 @@ def derive(
     >>> copies[0].shape, copies[0].source_strides, copies[0].target_strides, missing
     ((3, 2), (1, 3), (2, 1), [])
     """
+    copies, missing = _derived(tuple(sources), target, tuple(sizes.items()))
+    return list(copies), list(missing)
+
+
+# A model has thousands of layers and few kinds and sizes of them.
+@lru_cache(maxsize=1024)
+def _derived(
+    sources: tuple[Part, ...], target: Part, known: tuple[tuple[str, int], ...]
+) -> tuple[list[Copy], list[str]]:
+    sizes = dict(known)
     whole = _blocks_in_one_order((*(s.layout for s in sources), target.layout))
     held: dict[tuple[frozenset[str], frozenset[str]], tuple[int, _Box]] = {}
     for number, source in enumerate(sources):

@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any, Final, Protocol
 
 from kerasport.errors import MalformedError, UnsupportedError
@@ -28,6 +30,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Hasher",
     "entry",
+    "hashed",
     "hasher",
     "loads",
     "parse",
@@ -43,8 +46,9 @@ _SHOWN: Final = 10
 
 _SORTED: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False)
 _ORDERED: Final = frozenset({"layers", "tensors"})
-# The model's own words, in their own order: in a call's arguments the order has a meaning.
-_KEPT: Final = frozenset({"architecture"})
+# The model's own words, in their own order: in a call's arguments the order has a meaning, and in
+# the description of a layer it is that of the stored weights.
+_KEPT: Final = frozenset({"architecture", "custom"})
 _VERBATIM: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -69,7 +73,49 @@ def hasher() -> Hasher:
     return blake3()
 
 
-def text(state: StateDict, hashes: Mapping[str, str]) -> str:
+@contextmanager
+def hashed(content: Callable[[], Iterable[Any]]) -> Iterator[Callable[[], str]]:
+    """The hash of a file, taken in a thread of its own while the file is converted.
+
+    >>> with hashed(lambda: []) as result:
+    ...     result()[:16]
+    'af1349b9f5f9a1a6'
+
+    Args:
+        content: yields the bytes.
+
+    Yields:
+        What waits for the hash and gives it.
+    """
+    digest = hasher()
+    errors: list[BaseException] = []
+    left = False
+
+    def run() -> None:
+        try:
+            for block in content():
+                if left:
+                    return
+                digest.update(block)
+        except BaseException as error:  # raised again where the hash is asked for
+            errors.append(error)
+
+    def result() -> str:
+        thread.join()
+        if errors:
+            raise errors[0]
+        return digest.hexdigest()
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield result
+    finally:
+        left = True
+        thread.join()
+
+
+def text(state: StateDict, hashes: Mapping[str, str] | None) -> str:
     r"""The manifest of these tensors, with the hash of each, as canonical JSON.
 
     What the state's own manifest lacks is filled in from its tensors, so that tensors put together
@@ -83,7 +129,7 @@ def text(state: StateDict, hashes: Mapping[str, str]) -> str:
 
     Args:
         state: the tensors.
-        hashes: the content hash of each tensor, by name.
+        hashes: the content hash of each tensor, by name; None where only the length matters.
 
     Raises:
         UnsupportedError: the manifest holds a number that JSON cannot.
@@ -91,20 +137,26 @@ def text(state: StateDict, hashes: Mapping[str, str]) -> str:
     given = state.manifest
     known = given.get("tensors", {})
     tensors = {
-        name: {**(known.get(name) or entry(tensor)), "hash": hashes[name]}
+        name: {
+            **(known.get(name) or entry(tensor)),
+            "hash": NO_HASH if hashes is None else hashes[name],
+        }
         for name, tensor in state.items()
     }
     layers = given.get("layers", {})
     if tensors.keys() != known.keys():
         own = {described["layer"] for described in tensors.values()}
         layers = {path: layer for path, layer in layers.items() if path in own}
+    source = given.get("source")
+    if source is not None and state.source_hash is not None:
+        source = {**source, "hash": NO_HASH if hashes is None else state.source_hash()}
     document = {
         "schema_version": SCHEMA_VERSION,
         "producer": PRODUCER,
-        "source": None,
         "notes": [],
         "omitted": [],
         **given,
+        "source": source,
         "hash_algorithm": HASH_ALGORITHM,
         "convention": state.convention,
         "layers": layers,
@@ -273,6 +325,7 @@ _ORIGIN: Final = {
     "dtype": _TEXT,
     "shape": (list,),
 }
+_TWIN: Final = {"name": _TEXT, "stored": _TEXT, "layer": _TEXT, "role": _TEXT}
 _NOTE: Final = {"kind": _TEXT, "subject": _TEXT, "message": _TEXT, "loss": (bool,)}
 _OMISSION: Final = {"name": _TEXT, "reason": _TEXT}
 _HEX: Final = re.compile("[0-9a-f]{64}")
@@ -299,6 +352,13 @@ def _problems(data: Mapping[str, JSON]) -> Iterable[str]:
         if not faults and note["kind"] not in NOTE_KINDS:
             kinds = ", ".join(NOTE_KINDS)
             yield f"notes/{index}/kind: expected one of {kinds}, found {_short(note['kind'])}"
+    for key in ("aliases", "custom"):
+        if not isinstance(data.get(key, {}), dict):
+            yield f"{key}: expected an object, found {_named(data[key])}"
+    aliases = data.get("aliases")
+    for alias, name in aliases.items() if isinstance(aliases, dict) else ():
+        if not isinstance(name, str):
+            yield f"aliases/{alias}: expected a string, found {_named(name)}"
     for index, omission in enumerate(data["omitted"]):
         yield from _typed(f"omitted/{index}", omission, _OMISSION)
 
@@ -316,6 +376,12 @@ def _tensor_problems(where: str, tensor: JSON) -> Iterable[str]:
     for index, origin in enumerate(tensor["sources"]):
         faults = list(_typed(f"{where}/sources/{index}", origin, _ORIGIN))
         yield from faults or _array_problems(f"{where}/sources/{index}", origin)
+        twins = origin.get("tied", []) if isinstance(origin, dict) else []
+        if not isinstance(twins, list):
+            yield f"{where}/sources/{index}/tied: expected an array, found {_named(twins)}"
+            continue
+        for place, twin in enumerate(twins):
+            yield from _typed(f"{where}/sources/{index}/tied/{place}", twin, _TWIN)
 
 
 def _array_problems(where: str, array: Mapping[str, JSON]) -> Iterable[str]:

@@ -100,7 +100,7 @@ class Named(dict[str, "Tensor"]):
     >>> Named("role", {"kernel": Tensor.of("kernel", np.ones(3, np.float32))})["kernal"]
     Traceback (most recent call last):
         ...
-    kerasport.errors.UnknownNameError: no role 'kernl'; the nearest: 'kernel'
+    kerasport.errors.UnknownNameError: no role 'kernal'; the nearest: 'kernel'
     """
 
     def __init__(self, what: str, tensors: Mapping[str, Tensor]) -> None:
@@ -129,6 +129,8 @@ class Tensor:
         fill: writes elements `start` to `stop` into a buffer, for tensors that are put together
             slab by slab; None where `load` is cheap because the bytes are mapped.
         watch: is told the size in bytes of each slab that has been used.
+        same_as: where the source keeps the tensor that is this very one under its first name; empty
+            where this is the first.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Tensor:
     stored: str = ""
     fill: Callable[[int, int, Array], None] | None = None
     watch: Callable[[int], None] | None = None
+    same_as: str = ""
 
     @classmethod
     def of(cls, name: str, array: Array, **fields: Any) -> Tensor:
@@ -268,14 +271,18 @@ class Layer:
 
 NoteKind = Literal[
     "cast",
+    "dequantized",
     "dropped",
+    "equal",
     "inferred",
     "kept",
+    "merged",
     "renamed",
     "reordered",
     "split",
     "joined",
     "synthesised",
+    "tied",
 ]
 NOTE_KINDS: Final[tuple[str, ...]] = get_args(NoteKind)
 
@@ -344,6 +351,10 @@ class Snapshot(Mapping[str, Layer]):
         omitted: stored tensors that are no weights of the model: optimizer slots, seeds, metrics.
         architecture: the model's Keras configuration, or None where the source has none.
         convention: whose names and layouts the tensors have; `unknown` where nothing says so.
+        custom: descriptions of kinds that no table of ours has, by kind; see `kerasport.custom`.
+        notes: what was done to its tensors since they were read.
+        tables: vocabularies and the like, by the path of the layer that looks things up in them;
+            see `kerasport.readers.lookups`.
     """
 
     source: Source
@@ -351,6 +362,9 @@ class Snapshot(Mapping[str, Layer]):
     omitted: tuple[Omission, ...] = ()
     architecture: Mapping[str, JSON] | None = None
     convention: str = "keras"
+    custom: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    tables: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -408,6 +422,7 @@ class Snapshot(Mapping[str, Layer]):
                 }
                 for layer in self.layers
             ],
+            "tables": {path: dict(table) for path, table in self.tables.items()},
             "omitted": [{"name": o.tensor.name, "reason": o.reason} for o in self.omitted],
             "totals": {
                 "weights": sum(len(layer.weights) for layer in self.layers),
@@ -430,20 +445,29 @@ class StateDict(Mapping[str, Tensor]):
         convention: the name of the convention whose names and layouts the tensors have.
         tensors: by name, in model order.
         manifest: the manifest without the content hashes, which a writer fills in.
+        source_hash: gives the content hash of the source, which is taken while the tensors are
+            written; asked for when they are. None where the manifest has it, or there is none.
     """
 
     convention: str
     tensors: Mapping[str, Tensor]
     manifest: Mapping[str, JSON] = field(default_factory=lambda: MappingProxyType({}))
+    source_hash: Callable[[], str] | None = None
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Further names of its tensors → the name that each is listed under."""
+        found: Mapping[str, str] = self.manifest.get("aliases", {})
+        return found
 
     def __getitem__(self, name: str) -> Tensor:
         try:
-            return self.tensors[name]
+            return self.tensors[name if name in self.tensors else self.aliases.get(name, name)]
         except KeyError:
             raise UnknownNameError.of("tensor", name, list(self)) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self.tensors
+        return name in self.tensors or self.aliases.get(str(name)) in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -472,6 +496,8 @@ class Report:
         nbytes: how many bytes they take.
         notes: what was done beyond moving values.
         omitted: source tensors left out, as (name, reason).
+        aliases: further names of tensors that are written once, each with the name it is under.
+        problems: what the target cannot hold, where the conversion was refused for it.
     """
 
     action: Literal["convert", "verify"]
@@ -484,6 +510,8 @@ class Report:
     nbytes: int
     notes: tuple[Note, ...] = ()
     omitted: tuple[tuple[str, str], ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         """The report as JSON data; its contract is `schemas/report.v1.schema.json`."""
@@ -499,6 +527,8 @@ class Report:
             "bytes": self.nbytes,
             "notes": [note_json(note) for note in self.notes],
             "omitted": [{"name": name, "reason": reason} for name, reason in self.omitted],
+            "aliases": dict(self.aliases),
+            "problems": list(self.problems),
         }
 
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from kerasport.architecture import parse
-from kerasport.conventions import convention, rows
-from kerasport.errors import LayoutError, MalformedError
+from kerasport.conventions import Absent, Case, Row, convention, rows
+from kerasport.custom import LayerTable
+from kerasport.errors import LayoutError, MalformedError, UsageError
 from kerasport.kinds import phrases
 from kerasport.layout import Layout
 from kerasport.model import VERBATIM, Layer, Named, Snapshot, Source, StateDict, Tensor
@@ -45,11 +46,51 @@ def restored(
         architecture = state.manifest.get("architecture")
     configurations = _configurations(architecture, source)
     known: Mapping[str, JSON] = state.manifest.get("layers", {})
+    custom = _custom(state.manifest.get("custom", {}), source)
+    grouped, twins = _grouped(state), _twins(state)
+    paths = [path for path in dict.fromkeys((*known, *grouped)) if path in grouped or path in twins]
     layers = [
-        _layer(path, names, state, known.get(path, {}), configurations.get(path, {}))
-        for path, names in _grouped(state).items()
+        _layer(
+            path,
+            grouped.get(path, []),
+            state,
+            known.get(path, {}),
+            configurations.get(path, {}),
+            twins=twins.get(path, []),
+            table={**KERAS, **custom.rows("keras")},
+        )
+        for path in paths
     ]
-    return Snapshot(source, tuple(layers), (), architecture, state.convention)
+    return Snapshot(
+        source,
+        tuple(layers),
+        (),
+        architecture,
+        state.convention,
+        custom.own,
+        tables=state.manifest.get("tables", {}),
+    )
+
+
+def _custom(described: JSON, source: Source) -> LayerTable:
+    """The descriptions of kinds that no table of ours has, which an archive carries along."""
+    try:
+        return LayerTable.of(described, where=f"{source.file}: manifest")
+    except UsageError as error:
+        raise MalformedError(str(error)) from None
+
+
+def _twins(state: StateDict) -> dict[str, list[Tensor]]:
+    """The tensors that an archive holds under another name, by their layer."""
+    found: dict[str, list[Tensor]] = {}
+    entries = state.manifest["tensors"] if state.convention == "keras" else {}
+    for name, entry in entries.items():
+        for twin in (twin for origin in entry["sources"] for twin in origin.get("tied", ())):
+            tensor = replace(
+                state[name], name=twin["name"], role=twin["role"], stored=twin["name"], same_as=name
+            )
+            found.setdefault(twin["layer"], []).append(tensor)
+    return found
 
 
 def _grouped(state: StateDict) -> dict[str, list[str]]:
@@ -70,6 +111,9 @@ def _layer(
     state: StateDict,
     about: Mapping[str, JSON],
     config: Mapping[str, JSON],
+    *,
+    twins: list[Tensor],
+    table: Mapping[str, Row],
 ) -> Layer:
     kind = about.get("kind")
     layer = Layer(
@@ -93,23 +137,37 @@ def _layer(
         role = entries[name]["role"]
         if role in weights:
             raise MalformedError(f"{name}: layer {path} has another tensor of the role {role}")
-        weights[role] = replace(state[name], role=role, stored=name)
+        first = state.aliases.get(name, "")
+        weights[role] = replace(state[name], role=role, stored=name, same_as=first)
+    for twin in twins:
+        if twin.role in weights:
+            raise MalformedError(f"{twin.name}: layer {path} has another tensor of that role")
+        weights[twin.role] = twin if kind else replace(twin, layout=None, at=frozenset())
     layer = replace(layer, weights=weights)
     given = {axis: n for name in names for axis, n in entries[name]["sizes"].items()}
     if kind not in (None, VERBATIM):
-        layer = _fitted(layer, given)
+        layer = _fitted(layer, given, table.get(str(kind)))
     return replace(layer, weights=Named("role", layer.weights))
 
 
-def _fitted(layer: Layer, given: Mapping[str, int]) -> Layer:
+def _fitted(layer: Layer, given: Mapping[str, int], row: Row | None) -> Layer:
     """The layer with the layouts of its kind, which the tables know and no manifest can change."""
-    row = KERAS.get(str(layer.kind))
     if row is None:
         raise MalformedError(
             f"{layer.path}: the manifest names a kind {layer.kind!r}, unknown here"
         )
-    (case,) = rows(row)
-    assert isinstance(case.slots, tuple), "Keras holds its own layers"
+    faults: list[MalformedError] = []
+    for case in rows(row):
+        try:
+            return _fitted_to(layer, given, case)
+        except MalformedError as error:
+            faults.append(error)
+    raise faults[0]
+
+
+def _fitted_to(layer: Layer, given: Mapping[str, int], case: Case) -> Layer:
+    if isinstance(case.slots, Absent):
+        raise MalformedError(f"{layer.path}: the manifest says {layer.kind}: {case.slots.reason}")
     slots = {slot.name: slot for slot in case.slots}
     sizes: dict[str, int] = {}
     weights: dict[str, Tensor] = {}
@@ -128,7 +186,8 @@ def _fitted(layer: Layer, given: Mapping[str, int]) -> Layer:
         raise MalformedError(
             f"{layer.path}: the manifest says {layer.kind}, which does not fit: {error}"
         ) from None
-    return replace(layer, weights=weights, sizes=sizes)
+    ordered = {role: weights[role] for role in slots if role in weights}
+    return replace(layer, weights=ordered, sizes=sizes)
 
 
 def _roles(names: list[str]) -> list[str]:

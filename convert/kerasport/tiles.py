@@ -29,15 +29,17 @@ __all__ = ["Copy", "bits", "clipped", "fill"]
 Flat = npt.NDArray[Any]
 
 # How many rows of the scratch buffer are turned at a time: as many lines stay in a 32 KiB cache.
-RUN = 64
+RUN = 128
 # How many elements a tile reads in one run, where the source has them.
-WIDE = 256
+WIDE = 512
 # How many elements a tile has at most: the scratch buffer stays in the second or third cache.
 TILE = 1 << 18
 # Below this many elements a copy fits the cache as it is.
-SMALL = 1 << 12
+SMALL = 1 << 15
 # Inner loops shorter than this cost more to begin than to run.
 SHORT = 16
+# Elements that lie this many bytes apart share a line of the cache with their neighbours.
+NEAR = 16
 # Between the rows of the scratch buffer, in bytes: rows a power of two apart share cache lines.
 PADDING = 64
 
@@ -196,7 +198,7 @@ def _move(target: Flat, copy: Copy, source: Flat) -> None:
     reading = _strided(source, copy.shape, copy.source_offset, copy.source_strides, write=False)
     # Where what lies together in the target lies within a cache line in the source, no line is
     # read more often than it is used.
-    near = not copy.shape or abs(copy.source_strides[-1]) * target.itemsize <= SHORT
+    near = not copy.shape or abs(copy.source_strides[-1]) * target.itemsize <= NEAR
     if near or copy.elements <= SMALL:
         np.copyto(writing, reading)
         return
@@ -224,7 +226,7 @@ def _tile(copy: Copy) -> tuple[list[int], list[int]]:
     tile = [1] * len(copy.shape)
     run: list[int] = []
     length = 1
-    for axis in sorted(range(len(tile)), key=lambda axis: abs(copy.source_strides[axis])):
+    for axis in sorted(range(len(tile) - 1), key=lambda axis: abs(copy.source_strides[axis])):
         run.insert(0, axis)
         tile[axis] = min(copy.shape[axis], -(-WIDE // length))
         length *= tile[axis]

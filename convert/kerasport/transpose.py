@@ -7,6 +7,8 @@ into lazy tensors: the bytes flow when a writer asks for them, slab by slab, fro
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kerasport import tiles
-from kerasport.conventions import Absent, Row, Slot, convention, rows
+from kerasport.conventions import NAMES, Absent, Row, Slot, convention, rows
 from kerasport.conventions.torch_modules import EXTRA
+from kerasport.custom import LayerTable
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.flatten import Order, flattened
 from kerasport.hints import hints
+from kerasport.kinds import FORGET_BIAS
 from kerasport.layout import Layout, Part, derive
 from kerasport.model import (
     DTYPES,
@@ -37,6 +41,8 @@ from kerasport.model import (
     note_json,
 )
 from kerasport.names import module_names
+from kerasport.templates import advice_for
+from kerasport.ties import second_places
 from kerasport.version import VERSION
 
 __all__ = ["Move", "Plan", "moved", "plan"]
@@ -63,6 +69,7 @@ class Move:
         sizes: the size of every axis.
         fill: the value of what no source holds.
         trainable: None where the source does not say.
+        tied: the moves of the same variable under further names, which would make this very tensor.
     """
 
     name: str
@@ -77,11 +84,12 @@ class Move:
     sizes: Mapping[str, int] = field(default_factory=dict)
     fill: float | None = None
     trainable: bool | None = None
+    tied: tuple[Move, ...] = ()
 
     @property
     def spec(self) -> str:
         """Dtype and shape: `f32[2,7,3,5]`."""
-        return self.tensor().spec
+        return f"{dtype_name(self.dtype)}[{','.join(map(str, self.shape))}]"
 
     def copies(self) -> tuple[list[tiles.Copy], list[str]]:
         """What goes where, and the pieces that no source holds."""
@@ -93,54 +101,70 @@ class Move:
 
     def tensor(self) -> Tensor:
         """The target tensor, whose bytes are put together when they are asked for."""
+        making = _Making(self)
         return Tensor(
             self.name,
             self.dtype,
             self.shape,
-            self._load,
+            making.load,
             self.layout,
             self.at,
             self.role,
             self.trainable,
-            fill=None if self._as_stored else self._fill,
+            fill=None if making.as_stored else making.fill,
         )
 
-    @property
-    def _as_stored(self) -> bool:
-        """True where the target's bytes are one source's bytes, in order."""
-        if len(self.sources) != 1 or self.sources[0].dtype != self.dtype:
-            return False
-        copies, missing = self.copies()
-        if missing or len(copies) != 1 or not copies[0].contiguous:
-            return False
-        return copies[0].elements == self.sources[0].size
 
-    def _load(self) -> Array:
-        if self._as_stored:
-            return self.sources[0].load()
-        out = np.empty(self.tensor().size, self.dtype)
-        self._fill(0, out.size, out)
+class _Making:
+    """How one target tensor is made, derived once, however many slabs it is made in."""
+
+    __slots__ = ("_copies", "_flats", "_missing", "_move", "_size", "as_stored")
+
+    def __init__(self, move: Move) -> None:
+        self._move = move
+        self._copies, self._missing = move.copies()
+        self._size = math.prod(move.shape)
+        self._flats: list[Array] | None = None
+        # True where the target's bytes are one source's bytes, in order.
+        self.as_stored = (
+            len(move.sources) == 1
+            and move.sources[0].dtype == move.dtype
+            and not self._missing
+            and len(self._copies) == 1
+            and self._copies[0].contiguous
+            and self._copies[0].elements == move.sources[0].size
+        )
+
+    def load(self) -> Array:
+        """All values."""
+        if self.as_stored:
+            return self._move.sources[0].load()
+        out = np.empty(self._size, self._move.dtype)
+        self.fill(0, out.size, out)
         return out
 
-    def _fill(self, start: int, stop: int, out: Array) -> None:
-        copies, missing = self.copies()
-        if missing or not self.sources:
-            out[...] = np.asarray(self.fill or 0).astype(self.dtype)
-        if not self.sources:
+    def fill(self, start: int, stop: int, out: Array) -> None:
+        """Elements `start` to `stop`."""
+        move = self._move
+        if self._missing or not move.sources:
+            out[...] = np.asarray(move.fill or 0).astype(move.dtype)
+        if not move.sources:
             return
-        flats = [source.flat() for source in self.sources]
-        if flats[0].dtype == self.dtype:
-            tiles.fill(out, tiles.clipped(copies, start, stop), flats)
+        # Packed sources are unpacked by the first slab and let go by the last one.
+        flats = self._flats or [source.flat() for source in move.sources]
+        self._flats = flats if stop < self._size else None
+        if flats[0].dtype == move.dtype:
+            tiles.fill(out, tiles.clipped(self._copies, start, stop), flats)
             return
-        held = np.full(out.shape, self.fill or 0, flats[0].dtype)
-        tiles.fill(held, tiles.clipped(copies, start, stop), flats)
+        held = np.full(out.shape, move.fill or 0, flats[0].dtype)
+        tiles.fill(held, tiles.clipped(self._copies, start, stop), flats)
         with np.errstate(all="ignore"):
-            out[...] = held.astype(self.dtype)
+            out[...] = held.astype(move.dtype)
         overflown = np.isfinite(held) & ~np.isfinite(out)
         if overflown.any():
             value = held[np.flatnonzero(overflown)[0]]
             raise UnsupportedError(
-                f"{self.name}: {value} is too large for {dtype_name(self.dtype)}; cast to a dtype "
+                f"{move.name}: {value} is too large for {dtype_name(move.dtype)}; cast to a dtype "
                 "of greater range, such as bf16, or leave out --dtype"
             )
 
@@ -159,6 +183,9 @@ class Plan:
         problems: what the target cannot hold; a strict conversion refuses to start.
         architecture: the model's configuration, which a target in Keras layout carries along, so
             that it can be converted again as the model's own file can.
+        aliases: further names of the target's tensors → the name that a tensor is written under.
+        custom: descriptions of kinds that no table of ours has.
+        advice: how to describe the classes that no table knows.
     """
 
     convention: str
@@ -169,6 +196,9 @@ class Plan:
     omitted: tuple[Omission, ...]
     problems: tuple[str, ...] = ()
     architecture: Mapping[str, Any] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    custom: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
 
     def __str__(self) -> str:
         """One line a tensor: what it becomes, and what it is made of."""
@@ -196,6 +226,7 @@ class Plan:
             raise UnsupportedError(
                 f"{self.source.file} cannot be written as {self.convention} without loss:",
                 self.problems,
+                advice=self.advice,
             )
 
     def apply(self, *, dtype: str | None = None) -> StateDict:
@@ -226,6 +257,7 @@ class Plan:
             **{key: manifest[key] for key in keep},
             "source": {key: manifest["source"][key] for key in ("file", "format")},
             "moves": [{"name": name, **entry} for name, entry in manifest["tensors"].items()],
+            "aliases": dict(self.aliases),
             "problems": list(self.problems),
         }
 
@@ -248,11 +280,15 @@ class Plan:
             "notes": [note_json(note) for note in notes],
             "omitted": [{"name": o.tensor.name, "reason": o.reason} for o in self.omitted],
             **({} if self.architecture is None else {"architecture": self.architecture}),
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
+            **({"custom": LayerTable(self.custom).to_json()} if self.custom else {}),
+            **({"tables": dict(self.tables)} if self.tables else {}),
         }
 
     def report(self, state: StateDict, target: str) -> Report:
         """The ledger of the conversion into `target`."""
-        placed = {source.name for move in self.moves for source in move.sources}
+        written = (move for first in self.moves for move in (first, *first.tied))
+        placed = {source.name for move in written for source in move.sources}
         notes = tuple(Note(**note) for note in state.manifest["notes"])
         return Report(
             "convert",
@@ -265,6 +301,8 @@ class Plan:
             state.nbytes,
             notes,
             tuple((o.tensor.name, o.reason) for o in self.omitted),
+            self.aliases,
+            self.problems,
         )
 
 
@@ -289,10 +327,27 @@ def _entry(move: Move) -> dict[str, Any]:
                 "at": sorted(source.at),
                 "dtype": dtype_name(source.dtype),
                 "shape": list(source.shape),
+                **_tied_entry(move, number),
             }
-            for source in move.sources
+            for number, source in enumerate(move.sources)
         ],
     }
+
+
+def _tied_entry(move: Move, number: int) -> dict[str, Any]:
+    """The further names that one source of a move has in the model."""
+    if not move.tied:
+        return {}
+    names = [
+        {
+            "name": twin.sources[number].name,
+            "stored": twin.sources[number].stored,
+            "layer": twin.layer,
+            "role": twin.sources[number].role or twin.role,
+        }
+        for twin in move.tied
+    ]
+    return {"tied": names}
 
 
 # --------------------------------------------------------------------------------------- planning
@@ -304,6 +359,8 @@ def plan(
     to: str,
     flatten: str = "reorder",
     strict: bool = True,
+    unknown: str = "error",
+    tied: str = "once",
     module: bool = False,
 ) -> Plan:
     """How the snapshot becomes a state dict of another convention. Pure: reads no tensor.
@@ -315,6 +372,10 @@ def plan(
             the target flattens, channels first; `keep` leaves them.
         strict: what the target cannot hold is a problem; otherwise such a layer is passed on as
             stored, and a note says so.
+        unknown: `error` where a layer of no known kind is a problem, `keep` where it is asked for
+            as it is stored: then it is no loss. What is known and cannot be held stays one.
+        tied: `once` writes a variable of several names once, and the others are aliases; `both`
+            writes it under each name, for those who know no aliases.
         module: a generated `model.py` will hold the weights, which has modules that `torch.nn`
             has not.
 
@@ -322,20 +383,36 @@ def plan(
         The plan; its `problems` say what the target cannot hold.
 
     Raises:
-        UsageError: there is no such convention.
+        UsageError: there is no such convention, or no such choice.
         UnsupportedError: the snapshot is a state dict of another convention than Keras's.
     """
-    table = {**convention(to), **(EXTRA if module else {})}
+    if to not in NAMES:
+        raise UsageError(f"unknown convention {to!r}: expected one of {', '.join(NAMES)}")
+    for option, value, choices in (
+        ("unknown", unknown, ("error", "keep")),
+        ("tied", tied, ("once", "both")),
+    ):
+        if value not in choices:
+            raise UsageError(f"{option} {value!r}: expected one of {', '.join(choices)}")
+    custom = LayerTable(snapshot.custom)
+    table = {**convention(to), **(EXTRA if module else {}), **custom.rows(to)}
+    described = custom.rows("keras")
     if snapshot.convention not in ("keras", "unknown"):
         raise UnsupportedError(
             f"{snapshot.source.file} is in {snapshot.convention} layout, and conversions start "
             "from Keras layout: convert the model that it was made from, or an archive of it that "
             "was written with --to keras"
         )
-    names = _module_names(snapshot) if to == "torch" else {path: path for path in snapshot}
+    again = {} if module else _again(snapshot)
+    names = (
+        _module_names(snapshot, again)
+        if to == "torch"
+        else {path: path for path in (*snapshot, *again)}
+    )
     moves: list[Move] = []
     notes: list[Note] = []
     problems: list[str] = []
+    kinds = {layer.path: layer.kind for layer in snapshot.layers}
     orders: Mapping[str, Mapping[str, Order]] = {}
     if flatten == "reorder" and to != "keras":
         seen = flattened(snapshot)
@@ -346,13 +423,23 @@ def plan(
         if to == "torch" and name != layer.path.replace("/", "."):
             message = f"is named {name}, since PyTorch cannot hold its own name"
             notes.append(Note("renamed", layer.path, message))
+        if to == "keras" and layer.kind is not None and layer.convention != "keras":
+            made, said, kinds[layer.path] = _modernised(layer)
+            moves.extend(made)
+            notes.extend(said)
+            continue
         if to == "keras" or layer.kind == VERBATIM:
             moves.extend(_verbatim(layer, None if to == "keras" else name))
             if layer.kind == VERBATIM:
                 notes.append(Note("kept", layer.path, "passed on as stored, as asked for"))
             continue
+        if layer.kind is None and unknown == "keep":
+            moves.extend(_verbatim(layer, name))
+            why = layer.note or "its kind is not known"
+            notes.append(Note("kept", layer.path, f"passed on as stored, as asked for: {why}"))
+            continue
         try:
-            made, said = moved(layer, table, name, orders.get(layer.path))
+            made, said = moved(layer, table, name, orders.get(layer.path), described=described)
         except UnsupportedError as error:
             if strict:
                 problems.append(f"{layer.path}: {error}")
@@ -361,28 +448,107 @@ def plan(
             said = [Note("kept", layer.path, f"passed on as stored: {error}", loss=True)]
         moves.extend(made)
         notes.extend(said)
+    notes.extend(snapshot.notes)
     notes.extend(_inference_notes(snapshot))
+    notes.extend(_backend_notes(snapshot))
+    moves, aliases, said = _tied(moves, merge=tied == "once" and not module)
+    notes.extend(said)
+    for move in list(moves) if again else ():
+        for second in (second for second, first in again.items() if first == move.layer):
+            name = names[second] + move.name.removeprefix(names[move.layer])
+            aliases[name] = move.name
+            if tied == "both":
+                moves.append(replace(move, name=name, layer=second, tied=()))
     problems.extend(_collisions(moves))
-    advice = hints(snapshot, to=to)
+    advice = hints(snapshot, to=to) | {
+        layer.path: own.advice(layer.config)
+        for layer in snapshot.layers
+        if (own := custom.get(layer.kind or "")) is not None
+    }
     return Plan(
         to,
         snapshot.source,
         tuple(moves),
         {
-            layer.path: {
+            path: {
                 "class": layer.class_name,
-                "kind": layer.kind,
+                "kind": kinds[layer.path],
                 "inferred": layer.inferred,
                 "hints": advice[layer.path],
                 "words": dict(layer.words),
             }
-            for layer in snapshot.layers
+            for path, layer in _places(snapshot, again if tied == "both" else {})
         },
         tuple(notes),
         snapshot.omitted,
         tuple(sorted(set(problems))),
         snapshot.architecture if to == "keras" else None,
+        aliases,
+        snapshot.custom if to == "keras" else {},
+        snapshot.tables,
+        advice_for(snapshot) if problems else "",
     )
+
+
+def _places(snapshot: Snapshot, again: Mapping[str, str]) -> Iterator[tuple[str, Layer]]:
+    """Every path that tensors are written under, with its layer."""
+    for layer in snapshot.layers:
+        yield layer.path, layer
+        yield from ((second, layer) for second, first in again.items() if first == layer.path)
+
+
+def _again(snapshot: Snapshot) -> dict[str, str]:
+    """The further paths of layers that stand in several models → the path of each in the first."""
+    return {
+        second + layer.path.removeprefix(first): layer.path
+        for second, first in second_places(snapshot).items()
+        for layer in snapshot.layers
+        if f"{layer.path}/".startswith(f"{first}/")
+        and second + layer.path.removeprefix(first) not in snapshot
+    }
+
+
+def _tied(moves: Sequence[Move], *, merge: bool) -> tuple[list[Move], dict[str, str], list[Note]]:
+    """The moves of variables that have several names: one move, where they make one tensor.
+
+    Where the target lays a variable out in two ways, under two kinds of layer, it holds both.
+    """
+    # Where a first name was left out, the second one is the first.
+    first_names = Counter(_place(source) for move in moves for source in move.sources)
+    shared = {
+        source.same_as
+        for move in moves
+        for source in move.sources
+        if source.same_as and first_names[source.same_as] > 1
+    }
+    firsts: dict[Any, Move] = {}
+    twins: dict[str, list[Move]] = {}
+    aliases: dict[str, str] = {}
+    notes: list[Note] = []
+    for move in moves if shared else ():
+        places = tuple(map(_place, move.sources))
+        if shared.isdisjoint(places):
+            continue
+        copies, missing = move.copies()
+        content = (move.dtype, move.shape, move.fill, bool(missing), places, tuple(copies))
+        first = firsts.setdefault(content, move)
+        if first is not move:
+            twins.setdefault(first.name, []).append(move)
+            aliases[move.name] = first.name
+            how = "written once, under that name" if merge else "written under both names"
+            notes.append(Note("tied", move.name, f"is one variable with {first.name}: {how}"))
+        elif any(source.same_as in shared for source in move.sources):
+            message = "is of a variable that the target has in another layout too: both are written"
+            notes.append(Note("tied", move.name, message))
+    if not merge:
+        return list(moves), aliases, notes
+    kept = [move for move in moves if move.name not in aliases]
+    return [replace(m, tied=tuple(twins.get(m.name, ()))) for m in kept], aliases, notes
+
+
+def _place(source: Tensor) -> str:
+    """Where a tensor is stored under its first name."""
+    return source.same_as or source.stored or source.name
 
 
 def moved(
@@ -390,6 +556,8 @@ def moved(
     table: Mapping[str, Row],
     module: str = "",
     order: Mapping[str, Order] | None = None,
+    *,
+    described: Mapping[str, Row] | None = None,
 ) -> tuple[list[Move], list[Note]]:
     """The moves of one layer; everything it holds must find its place.
 
@@ -398,6 +566,7 @@ def moved(
         table: the target's convention.
         module: what the target calls the layer.
         order: its axes that are made of flattened images.
+        described: the rows of kinds that no table of Keras's layers has.
 
     Raises:
         UnsupportedError: the target cannot hold the layer, or would lose a part of it.
@@ -415,7 +584,8 @@ def moved(
         sizes |= axis.sizes
     before = {**same, **{axis: order[axis].source for axis in order}}
     after = {axis: order[axis].target for axis in order}
-    held = _by_weight(layer, before)
+    row = (described or {}).get(layer.kind) or convention(layer.convention)[layer.kind]
+    held = _by_weight(layer, row, before)
     moves: list[Move] = []
     notes: list[Note] = []
     placed = dict.fromkeys((t.name for tensors in held.values() for t in tensors), 0)
@@ -456,15 +626,16 @@ def moved(
     return moves, notes
 
 
-def _by_weight(layer: Layer, renamed: Mapping[str, str]) -> dict[str, list[Tensor]]:
+def _by_weight(layer: Layer, row: Row, renamed: Mapping[str, str]) -> dict[str, list[Tensor]]:
     """The layer's tensors by the weight that they are parts of."""
-    cases = [case.slots for case in rows(convention(layer.convention)[layer.kind or ""])]
+    cases = [case.slots for case in rows(row)]
     weights = {s.name: s.of for slots in cases if isinstance(slots, tuple) for s in slots}
     held: dict[str, list[Tensor]] = {}
     for role, tensor in layer.weights.items():
         assert tensor.layout is not None, "identified layers have layouts"
         tensor = replace(tensor, layout=tensor.layout.rename(renamed))
-        held.setdefault(weights[role], []).append(tensor)
+        for weight in weights[role].split():
+            held.setdefault(weight, []).append(tensor)
     return held
 
 
@@ -518,6 +689,64 @@ def _verbatim(layer: Layer, module: str | None) -> Iterator[Move]:
         )
 
 
+def _modernised(layer: Layer) -> tuple[list[Move], list[Note], str | None]:
+    """A layer of an older convention in today's: its moves, what they note, and its kind.
+
+    An archive holds every layer: one of which a part was left out stays as it is stored, of no kind
+    that today's table could be wrong about.
+    """
+    try:
+        made, said = moved(layer, convention("keras"))
+    except UnsupportedError as error:
+        kept = [replace(move, kind=None) for move in _verbatim(layer, None)]
+        return kept, [Note("kept", layer.path, f"passed on as stored: {error}")], None
+    moves = [replace(move, name=f"{layer.path}/{move.name}", role=move.name) for move in made]
+    notes = [replace(note, subject=f"{layer.path}/{note.subject}") for note in said]
+    return moves, notes, layer.kind
+
+
+def _forget_bias_notes(snapshot: Snapshot) -> Iterator[Note]:
+    """What a cell of TensorFlow 1 does that its weights do not say."""
+    for layer in snapshot.layers:
+        added = FORGET_BIAS.get(layer.class_name or "")
+        if layer.convention == "tf1" and layer.kind is not None and added is not None:
+            message = (
+                f"a {layer.class_name} adds {added:g} to its forget gate when it runs, unless it "
+                "was made with another forget_bias: the bias here is as stored, without it"
+            )
+            yield Note("inferred", layer.path, message)
+
+
+def _backend_notes(snapshot: Snapshot) -> Iterator[Note]:
+    """Which backend a kernel was taken to be of, where one turns kernels and another does not."""
+    yield from _forget_bias_notes(snapshot)
+    source = snapshot.source
+    old = source.keras_version is None or source.keras_version.startswith("1")
+    for layer in snapshot.layers:
+        if layer.convention == "keras" or layer.kind is None:
+            continue
+        cases = rows(convention(layer.convention)[layer.kind])
+        if layer.convention != "theano" and not any("backend" in case.options for case in cases):
+            continue
+        if source.backend is None:
+            yield Note(
+                "inferred",
+                layer.path,
+                "nothing in the file says which backend it was trained on: its kernel is taken as "
+                "TensorFlow's, and Theano's would be turned by 180 degrees",
+            )
+            continue
+        by = "the names of its weights are" if old else "the file says that its backend was"
+        turned = (
+            ", which turns kernels by 180 degrees: it is turned back"
+            if source.backend == "theano"
+            else ", which takes kernels as they are"
+        )
+        word = {"theano": "Theano", "tensorflow": "TensorFlow"}.get(source.backend, source.backend)
+        whose = f"{word}'s" if old else word
+        yield Note("inferred" if old else "reordered", layer.path, f"{by} {whose}{turned}")
+
+
 def _inference_notes(snapshot: Snapshot) -> Iterator[Note]:
     for layer in snapshot.layers:
         if layer.inferred:
@@ -550,10 +779,11 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype_name(dtype).startswith(("bf", "f8"))
 
 
-def _module_names(snapshot: Snapshot) -> dict[str, str]:
+def _module_names(snapshot: Snapshot, others: Iterable[str] = ()) -> dict[str, str]:
     """Layer paths as paths of PyTorch submodules."""
-    names = module_names(snapshot)
-    steps = {path: path.split("/") for path in snapshot}
+    others = tuple(others)
+    names = module_names(snapshot, others)
+    steps = {path: path.split("/") for path in (*snapshot, *others)}
     return {
         path: ".".join(names["/".join(words[: n + 1])] for n in range(len(words)))
         for path, words in steps.items()

@@ -22,6 +22,7 @@ from kerasport.errors import LayoutError, UsageError, VerificationError
 from kerasport.layout import Layout, Part, derive
 from kerasport.manifest import hasher
 from kerasport.model import SLAB, Note, Report, Snapshot, StateDict, Tensor
+from kerasport.ties import second_places
 
 __all__ = ["verify"]
 
@@ -41,16 +42,27 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
     entries: Mapping[str, Any] | None = state.manifest.get("tensors")
     if entries is None:
         raise UsageError(f"{target}: expected a manifest of kerasport's, found none")
-    problems: list[str] = []
-    sources = {tensor.name: tensor for tensor in snapshot.tensors}
-    sources |= {o.tensor.name: o.tensor for o in snapshot.omitted}
+    aliases: Mapping[str, str] = state.manifest.get("aliases", {})
+    problems: list[str] = [
+        f"{alias}: is to be {name}, which the file does not hold"
+        for alias, name in aliases.items()
+        if name not in entries
+    ]
+    weights = {tensor.name: tensor for tensor in snapshot.tensors}
+    sources = weights | {o.tensor.name: o.tensor for o in snapshot.omitted}
     ways: dict[str, list[_Way]] = {}
     for name in sorted(entries.keys() | state.keys()):
         if name not in state or name not in entries:
             where = "file" if name not in state else "manifest"
             problems.append(f"{name}: is not in the {where}")
             continue
+        first = aliases.get(name, "")
         try:
+            if first in state and _origins(entries[name]) == _origins(entries.get(first, {})):
+                # One variable under both names: the first one leads back to the source.
+                problems.extend(_unlike(state[name], state[first]))
+                problems.extend(_misnamed(state[name], entries[name]))
+                continue
             for source, way in _ways(state[name], entries[name]):
                 ways.setdefault(source, []).append(way)
             problems.extend(_misshapen(sources, entries[name]))
@@ -58,14 +70,20 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
             problems.extend(_misnamed(state[name], entries[name]))
         except LayoutError as error:
             problems.append(f"{name}: {error}")
+    again = second_places(snapshot)
     omitted = {entry["name"] for entry in state.manifest.get("omitted", ())}
     misshapen = {problem.partition(":")[0] for problem in problems}
     for name, tensor in sources.items():
         if name in ways and name not in misshapen:
             problems.extend(_differences(tensor, ways[name]))
-        elif name not in ways and name not in omitted:
+        elif name in weights and name not in ways and name not in omitted:
             problems.append(f"{name}: is in the source and nowhere in the target")
-    problems.extend(f"{name}: is not in the source" for name in ways.keys() - sources.keys())
+    for name in ways.keys() - sources.keys():
+        first = _first_name(name, again)
+        if first in sources:
+            problems.extend(_differences(sources[first], ways[name]))
+        else:
+            problems.append(f"{name}: is not in the source")
     if problems:
         lines = "\n  ".join(sorted(set(problems)))
         raise VerificationError(f"{target} does not hold {snapshot.source.file}:\n  {lines}")
@@ -82,7 +100,16 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
         state.nbytes,
         notes,
         tuple((o["name"], o["reason"]) for o in state.manifest.get("omitted", ())),
+        aliases,
     )
+
+
+def _first_name(name: str, again: Mapping[str, str]) -> str:
+    """What a tensor is called where its layer stands for the first time."""
+    for second, first in again.items():
+        if name.startswith(f"{second}/"):
+            return first + name.removeprefix(second)
+    return ""
 
 
 class _Way:
@@ -100,7 +127,21 @@ def _ways(tensor: Tensor, entry: Mapping[str, Any]) -> Iterator[tuple[str, _Way]
     copies, _ = _copies(entry)
     for number, source in enumerate(sources):
         back = [copy.inverted() for copy in copies if copy.source == number]
-        yield source["name"], _Way(tensor, back)
+        # A variable that the source holds under several names must be this under each.
+        for name in (source["name"], *(twin["name"] for twin in source.get("tied", ()))):
+            yield name, _Way(tensor, back)
+
+
+def _origins(entry: Mapping[str, Any]) -> list[str]:
+    return [source["name"] for source in entry.get("sources", ())]
+
+
+def _unlike(tensor: Tensor, first: Tensor) -> Iterator[str]:
+    if tensor.spec != first.spec or any(
+        (tiles.bits(a) != tiles.bits(b)).any()
+        for a, b in zip(tensor.slabs(SLAB), first.slabs(SLAB), strict=True)
+    ):
+        yield f"{tensor.name}: is one variable with {first.name}, and differs from it"
 
 
 def _copies(entry: Mapping[str, Any]) -> tuple[list[tiles.Copy], list[str]]:

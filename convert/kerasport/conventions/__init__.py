@@ -15,9 +15,11 @@ from functools import cache
 
 from kerasport.errors import UsageError
 
-__all__ = ["NAMES", "Absent", "Case", "Row", "Slot", "convention", "rows"]
+__all__ = ["NAMES", "OLDER", "Absent", "Case", "Row", "Slot", "convention", "rows"]
 
 NAMES = ("keras", "onnx", "torch")
+# What files of other years are in, and nothing is written in.
+OLDER = ("keras1", "tf1", "theano")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Slot:
     Attributes:
         name: what the convention calls it, relative to the layer: `kernel`, `weight_ih_l0`.
         layout: the sentence of its dimensions.
-        weight: the weight whose numbers it holds; its own name where that is the weight's.
+        weight: the weight whose numbers it holds; its own name where that is the weight's. Of
+            several, separated by spaces, where a file holds them as one.
         at: the block labels at which it is pinned, separated by spaces.
         fill: the value of the pieces that the source has not; None where there must be a source.
         needs: weights of which at least one must be there for the slot to exist; the slot's own
@@ -75,7 +78,8 @@ class Case:
 
     Attributes:
         slots: the slots, or why there are none.
-        where: equations between products of axes and numbers, such as `head key = query_in`.
+        where: equations between products of axes and numbers, such as `head key = query_in`;
+            `out/2` is half an axis, rounded up.
         same: axes that the equations make one, as old name → new name.
         options: options of the layer, or of the file, under which the slots are stored so.
     """
@@ -86,9 +90,10 @@ class Case:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
-        """True where all equations hold."""
+        """True where all equations hold; one about an axis that the layer lacks does not."""
         return all(
-            len({_product(side, sizes) for side in equation.split("=")}) == 1
+            len(products := {_product(side, sizes) for side in equation.split("=")}) == 1
+            and None not in products
             for equation in self.where
         )
 
@@ -96,8 +101,16 @@ class Case:
 Row = tuple[Slot, ...] | Absent | tuple[Case, ...]
 
 
-def _product(side: str, sizes: Mapping[str, int]) -> int:
-    return math.prod(int(word) if word.isdigit() else sizes[word] for word in side.split())
+def _product(side: str, sizes: Mapping[str, int]) -> int | None:
+    words = side.split()
+    if not all(word.isdigit() or word.removesuffix("/2") in sizes for word in words):
+        return None
+    return math.prod(int(word) if word.isdigit() else _extent(word, sizes) for word in words)
+
+
+def _extent(word: str, sizes: Mapping[str, int]) -> int:
+    size = sizes[word.removesuffix("/2")]
+    return -(-size // 2) if word.endswith("/2") else size
 
 
 @cache
@@ -110,10 +123,15 @@ def convention(name: str) -> Mapping[str, Row]:
     >>> convention("torch")["Dense"][0].layout
     'out in'
     """
-    if name not in NAMES:
+    if name not in (*NAMES, *OLDER):
         raise UsageError(f"unknown convention {name!r}: expected one of {', '.join(NAMES)}")
     table: Mapping[str, Row] = importlib.import_module(f"{__name__}.{name}").TABLE
-    return table
+    if name in OLDER:
+        return table
+    quantized = getattr(importlib.import_module(f"{__name__}.quantized"), name.upper())
+    lora = importlib.import_module(f"{__name__}.lora")
+    table = {**table, **quantized}
+    return {**table, **lora.with_factors(table, to=name)}
 
 
 def rows(row: Row) -> Iterator[Case]:

@@ -15,6 +15,7 @@ from kerasport.conventions import Case, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {"LSTM": "[i f c o]", "GRU": "[z r h]", "GRUResetBefore": "[z r h]", "SimpleRNN": ""}
+CUDNN = {"CuDNNLSTM": "[i f c o]", "CuDNNGRU": "[z r h]"}
 BIAS = Slot("bias", "out", when="use_bias")
 
 
@@ -38,14 +39,33 @@ def _recurrent(kind: str) -> tuple[Slot, ...]:
     )
 
 
-def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+def _cudnn(gates: str) -> tuple[Slot, ...]:
+    """As cuDNN keeps it: each gate's matrix is `unit in`, stored in an array of shape `in unit`."""
+    return (
+        Slot("kernel", f"in ({gates} unit) as row ({gates} col)"),
+        Slot("recurrent_kernel", f"unit ({gates} hidden)"),
+        Slot("bias", f"([input recurrent] {gates} unit)"),
+    )
+
+
+def _convolutional(rank: int) -> tuple[Slot, ...]:
+    """A step of an LSTM whose products are convolutions."""
+    filters = "([i f c o] unit)"
+    return (
+        Slot("kernel", f"{SPATIAL[rank]} in {filters}"),
+        Slot("recurrent_kernel", f"{SPATIAL[rank]} hidden {filters}"),
+        Slot("bias", filters, when="use_bias"),
+    )
+
+
+def _bidirectional(slots: tuple[Slot, ...], child: str = "cell") -> tuple[Slot, ...]:
     return tuple(
         replace(
             slot,
             name=f"{direction}/{slot.name}",
             weight=slot.of,
             at=f"{slot.at} {direction}".strip(),
-            child=f"{direction}_layer/cell",
+            child=f"{direction}_layer/{child}".rstrip("/"),
         )
         for direction in ("forward", "backward")
         for slot in slots
@@ -55,6 +75,43 @@ def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
 # What a layer puts out at one step it takes in at the next.
 STEP = ("hidden = unit",)
 RECURRENT = {kind: _recurrent(kind) for kind in GATES}
+ONCE = {kind: _cudnn(gates) for kind, gates in CUDNN.items()}
+
+
+def _projection(name: str, inputs: str, outputs: str) -> tuple[Slot, Slot]:
+    """One of the dense layers inside an attention, each with weights of its own."""
+    child = f"{name.removeprefix('attention_')}_dense"
+    return (
+        Slot(f"{name}/kernel", f"{inputs} {outputs}", child=child),
+        Slot(f"{name}/bias", outputs, child=child, when="use_bias"),
+    )
+
+
+def _normalized(axes: str) -> tuple[Slot, ...]:
+    return (
+        Slot("gamma", axes, when="scale"),
+        Slot("beta", axes, when="center"),
+        Slot("moving_mean", axes, trainable=False),
+        Slot("moving_variance", axes, trainable=False),
+    )
+
+
+ATTENTION = (
+    Slot("query/kernel", "query_in head key", "kernel", "q", child="query_dense"),
+    Slot("query/bias", "head key", "bias", "q", child="query_dense", when="use_bias"),
+    Slot("key/kernel", "key_in head key", "kernel", "k", child="key_dense"),
+    Slot("key/bias", "head key", "bias", "k", child="key_dense", when="use_bias"),
+    Slot("value/kernel", "value_in head value", "kernel", "v", child="value_dense"),
+    Slot("value/bias", "head value", "bias", "v", child="value_dense", when="use_bias"),
+    Slot("attention_output/kernel", "head value {output}", "output", child="output_dense"),
+    Slot("attention_output/bias", "{output}", "output_bias", child="output_dense", when="use_bias"),
+)
+GROUPED = (
+    *_projection("query", "query_in", "head key"),
+    *_projection("key", "key_in", "group key"),
+    *_projection("value", "value_in", "group key"),
+    *_projection("attention_output", "head key", "out"),
+)
 
 TABLE: Mapping[str, Row] = {
     "Dense": (Slot("kernel", "in out"), BIAS),
@@ -75,11 +132,45 @@ TABLE: Mapping[str, Row] = {
         )
         for n in (1, 2)
     },
-    "BatchNormalization": (
-        Slot("gamma", "channel", when="scale"),
-        Slot("beta", "channel", when="center"),
-        Slot("moving_mean", "channel", trainable=False),
-        Slot("moving_variance", "channel", trainable=False),
+    # One kernel a position of the window; `implementation=1` of tf.keras.
+    **{
+        f"LocallyConnected{n}D": (
+            Slot("kernel", "position {window} out"),
+            Slot("bias", "{bias}", when="use_bias"),
+        )
+        for n in (1, 2)
+    },
+    # `implementation=2` and 3.
+    **{
+        f"LocallyConnected{n}DFull": (
+            Slot("kernel", "{kernel}"),
+            Slot("bias", "{bias}", when="use_bias"),
+        )
+        for n in (1, 2)
+    },
+    **{
+        f"LocallyConnected{n}DSparse": (
+            Slot("kernel", "entry"),
+            Slot("bias", "{bias}", when="use_bias"),
+        )
+        for n in (1, 2)
+    },
+    **{f"ConvLSTM{n}D": (Case(_convolutional(n), where=STEP),) for n in SPATIAL},
+    # Keras 1 alone has these: `x W + b`, mixed with x by a gate; and the largest of several.
+    "Highway": (
+        Slot("W", "in out"),
+        Slot("W_carry", "in out"),
+        Slot("b", "out", when="use_bias"),
+        Slot("b_carry", "out", when="use_bias"),
+    ),
+    "MaxoutDense": (Slot("W", "piece in out"), Slot("b", "piece out", when="use_bias")),
+    "BatchNormalization": _normalized("channel"),
+    "BatchNormalizationAxes": _normalized("{normalized}"),
+    "BatchNormalizationRenorm": (
+        *_normalized("{normalized}"),
+        Slot("moving_stddev", "{normalized}", trainable=False),
+        Slot("renorm_mean", "{normalized}", trainable=False),
+        Slot("renorm_stddev", "{normalized}", trainable=False),
     ),
     "LayerNormalization": (
         Slot("gamma", "{normalized}", when="scale"),
@@ -89,27 +180,55 @@ TABLE: Mapping[str, Row] = {
         Slot("gamma", "channel", when="scale"),
         Slot("beta", "channel", when="center"),
     ),
+    "RMSNormalization": (Slot("scale", "{normalized}"),),
+    "Normalization": (
+        Slot("mean", "{normalized}", trainable=False),
+        Slot("variance", "{normalized}", trainable=False),
+        Slot("count", "", trainable=False),
+    ),
+    # Beside the layer inside, whose kernel's last axis it has.
+    "SpectralNormalization": (Slot("vector_u", "1 feature", trainable=False),),
+    "Discretization": (Slot("summary", "[value weight] bin", trainable=False),),
+    # Beside its vocabulary, where it weighs tokens by how rare they are.
+    "Lookup": (Slot("idf_weights", "token", trainable=False),),
+    "STFTSpectrogram": (
+        Slot("real_kernel", "k 1 out", when="real"),
+        Slot("imag_kernel", "k 1 out", when="imag"),
+    ),
+    "RandomFourierFeatures": (
+        Slot("kernel_scale", "1"),
+        Slot("unscaled_kernel", "in out", trainable=False),
+        Slot("bias", "out", trainable=False),
+    ),
     "EinsumDense": (Slot("kernel", "{kernel}"), Slot("bias", "{bias}", when="bias_axes")),
     "EinsumDenseBatched": (Slot("kernel", "{kernel}"), Slot("bias", "{bias}", when="bias_axes")),
     "Embedding": (Slot("embeddings", "token embed"),),
+    "ReversibleEmbedding": (
+        Slot("embeddings", "token embed"),
+        Slot("reverse_embeddings", "embed token"),
+    ),
     "PReLU1D": (Slot("alpha", "channel"),),
-    "PReLU2D": (Slot("alpha", "length channel"),),
-    "PReLU3D": (Slot("alpha", "height width channel"),),
-    "PReLU4D": (Slot("alpha", "depth height width channel"),),
+    "PReLU2D": (Slot("alpha", "{length channel}"),),
+    "PReLU3D": (Slot("alpha", "{height width channel}"),),
+    "PReLU4D": (Slot("alpha", "{depth height width channel}"),),
     **{kind: (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{f"{kind}Cell": (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{
         f"Bidirectional{kind}": (Case(_bidirectional(slots), where=STEP),)
         for kind, slots in RECURRENT.items()
     },
-    "MultiHeadAttention": (
-        Slot("query/kernel", "query_in head key", "kernel", "q", child="query_dense"),
-        Slot("query/bias", "head key", "bias", "q", child="query_dense", when="use_bias"),
-        Slot("key/kernel", "key_in head key", "kernel", "k", child="key_dense"),
-        Slot("key/bias", "head key", "bias", "k", child="key_dense", when="use_bias"),
-        Slot("value/kernel", "value_in head value", "kernel", "v", child="value_dense"),
-        Slot("value/bias", "head value", "bias", "v", child="value_dense", when="use_bias"),
-        Slot("attention_output/kernel", "head value out", "output", child="output_dense"),
-        Slot("attention_output/bias", "out", "output_bias", child="output_dense", when="use_bias"),
+    **{kind: (Case(slots, where=STEP),) for kind, slots in ONCE.items()},
+    **{
+        f"Bidirectional{kind}": (Case(_bidirectional(slots, ""), where=STEP),)
+        for kind, slots in ONCE.items()
+    },
+    "MultiHeadAttention": ATTENTION,
+    "GatedMultiHeadAttention": (*ATTENTION, *_projection("gate", "query_in", "head value")),
+    "GroupedQueryAttention": GROUPED,
+    "GatedGroupedQueryAttention": (*GROUPED, *_projection("gate", "query_in", "head key")),
+    "Attention": (
+        Slot("scale", "", when="use_scale"),
+        Slot("concat_score_weight", "", when="concat"),
     ),
+    "AdditiveAttention": (Slot("scale", "channel", when="use_scale"),),
 }

@@ -15,6 +15,7 @@ from kerasport.conventions import Absent, Case, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {"LSTM": "[i f c o]", "GRU": "[r z h]", "SimpleRNN": ""}
+CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 BIAS = Slot("bias", "out")
 AFFINE = ("gamma", "beta")
 
@@ -34,6 +35,18 @@ def _cell(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(replace(slot, name=slot.name.removesuffix("_l0")) for slot in slots)
 
 
+def _cudnn(kind: str) -> tuple[Slot, ...]:
+    """The same tensors, from matrices that lie as cuDNN keeps them."""
+    gates = GATES[CUDNN[kind]]
+    unit = f"({gates} unit)"
+    return (
+        Slot("weight_ih_l0", f"{unit} in as ({gates} row col)", "kernel"),
+        Slot("weight_hh_l0", f"{unit} hidden", "recurrent_kernel"),
+        Slot("bias_ih_l0", unit, "bias", "input"),
+        Slot("bias_hh_l0", unit, "bias", "recurrent"),
+    )
+
+
 def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(
         replace(slot, name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
@@ -42,10 +55,54 @@ def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     )
 
 
+def _normalized(axes: str, module: str = "") -> tuple[Slot, ...]:
+    return (
+        Slot(f"{module}weight", axes, "gamma", fill=1.0, needs=AFFINE),
+        Slot(f"{module}bias", axes, "beta", fill=0.0, needs=AFFINE),
+        Slot(f"{module}running_mean", axes, "moving_mean"),
+        Slot(f"{module}running_var", axes, "moving_variance"),
+        Slot(f"{module}num_batches_tracked", "", fill=0, needs=(), dtype="i64"),
+    )
+
+
+def _linear(name: str, inputs: str, outputs: str) -> tuple[Slot, Slot]:
+    """One of the `nn.Linear` inside an attention, each with weights of its own."""
+    return (
+        Slot(f"{name}.weight", f"({outputs}) ({inputs})", f"{name}/kernel"),
+        Slot(f"{name}.bias", f"({outputs})", f"{name}/bias"),
+    )
+
+
 RECURRENT = {kind: _recurrent(kind) for kind in GATES}
+ONCE = {kind: _cudnn(kind) for kind in CUDNN}
+FOUR_LINEARS = (
+    Slot("query.weight", "(head key) query_in", "kernel", "q"),
+    Slot("query.bias", "(head key)", "bias", "q"),
+    Slot("key.weight", "(head key) key_in", "kernel", "k"),
+    Slot("key.bias", "(head key)", "bias", "k"),
+    Slot("value.weight", "(head value) value_in", "kernel", "v"),
+    Slot("value.bias", "(head value)", "bias", "v"),
+    Slot("attention_output.weight", "({output}) (head value)", "output"),
+    Slot("attention_output.bias", "({output})", "output_bias"),
+)
+GROUPED = (
+    *_linear("query", "query_in", "head key"),
+    *_linear("key", "key_in", "group key"),
+    *_linear("value", "value_in", "group key"),
+    *_linear("attention_output", "head key", "out"),
+)
 RESET_BEFORE = Absent(
     "torch.nn.GRU applies the reset gate after the recurrent product, this layer (reset_after="
     "False) before it; write it with --to keras, or as ONNX (linear_before_reset=0)"
+)
+MASKED = Absent(
+    "this layer (implementation=2) stores a value for every input and output and masks most of "
+    "them, no module of torch.nn has such a mask; write it with --to keras and multiply the "
+    "kernel by the mask"
+)
+ENTRIES = Absent(
+    "this layer (implementation=3) stores the values of a sparse matrix in a row, no module of "
+    "torch.nn does; write it with --to keras and build a torch.sparse tensor from it"
 )
 PER_POSITION = Absent(
     "torch.nn.PReLU holds one slope per channel, this layer one per position; train it with "
@@ -74,12 +131,44 @@ TABLE: Mapping[str, Row] = {
         )
         for n in (1, 2)
     },
-    "BatchNormalization": (
-        Slot("weight", "channel", "gamma", fill=1.0, needs=AFFINE),
-        Slot("bias", "channel", "beta", fill=0.0, needs=AFFINE),
-        Slot("running_mean", "channel", "moving_mean"),
-        Slot("running_var", "channel", "moving_variance"),
-        Slot("num_batches_tracked", "", fill=0, needs=(), dtype="i64"),
+    # A convolution with a group a position, of what nn.Unfold makes of the windows.
+    "LocallyConnected1D": (
+        Slot("weight", "(position out) (in k) 1", "kernel"),
+        Slot("bias", "(position out)"),
+    ),
+    "LocallyConnected2D": (
+        Slot("weight", "(position out) (in kh kw) 1", "kernel"),
+        Slot("bias", "(row column out)"),
+    ),
+    **{f"LocallyConnected{n}DFull": MASKED for n in (1, 2)},
+    **{f"LocallyConnected{n}DSparse": ENTRIES for n in (1, 2)},
+    # Two convolutions, of the input and of the step before.
+    **{
+        f"ConvLSTM{n}D": (
+            Slot("input.weight", f"([i f c o] unit) in {k}", "kernel"),
+            Slot("input.bias", "([i f c o] unit)", "bias"),
+            Slot("recurrent.weight", f"([i f c o] unit) hidden {k}", "recurrent_kernel"),
+        )
+        for n, k in SPATIAL.items()
+    },
+    # Two nn.Linear, of the layer and of its gate.
+    "Highway": (
+        Slot("linear.weight", "out in", "W"),
+        Slot("linear.bias", "out", "b"),
+        Slot("carry.weight", "out in", "W_carry"),
+        Slot("carry.bias", "out", "b_carry"),
+    ),
+    # One nn.Linear with `piece` times as many outputs, of which the largest count.
+    "MaxoutDense": (Slot("weight", "(piece out) in", "W"), Slot("bias", "(piece out)", "b")),
+    "BatchNormalization": _normalized("channel"),
+    # nn.BatchNorm1d of all normalized axes as one.
+    "BatchNormalizationAxes": _normalized("({normalized})"),
+    # nn.BatchNorm beside the statistics that only training uses.
+    "BatchNormalizationRenorm": (
+        *_normalized("({normalized})", "norm."),
+        Slot("moving_stddev", "({normalized})"),
+        Slot("renorm_mean", "({normalized})"),
+        Slot("renorm_stddev", "({normalized})"),
     ),
     "LayerNormalization": (
         Slot("weight", "{normalized}", "gamma", fill=1.0, needs=AFFINE),
@@ -88,6 +177,26 @@ TABLE: Mapping[str, Row] = {
     "GroupNormalization": (
         Slot("weight", "channel", "gamma", fill=1.0, needs=AFFINE),
         Slot("bias", "channel", "beta", fill=0.0, needs=AFFINE),
+    ),
+    "RMSNormalization": (Slot("weight", "{normalized}", "scale"),),
+    # Buffers of a module of one's own: (x - mean) / max(sqrt(variance), 1e-7).
+    "Normalization": (
+        Slot("mean", "{normalized}"),
+        Slot("variance", "{normalized}"),
+        Slot("count", ""),
+    ),
+    "SpectralNormalization": (Slot("vector_u", "1 feature"),),
+    "Discretization": (Slot("summary", "[value weight] bin"),),
+    # Two nn.Conv1d over single channels.
+    "STFTSpectrogram": (
+        Slot("real.weight", "out 1 k", "real_kernel"),
+        Slot("imag.weight", "out 1 k", "imag_kernel"),
+    ),
+    # cos(linear(x / kernel_scale)).
+    "RandomFourierFeatures": (
+        Slot("kernel_scale", "1"),
+        Slot("linear.weight", "out in", "unscaled_kernel"),
+        Slot("linear.bias", "out", "bias"),
     ),
     "EinsumDense": (
         Slot("weight", "({outputs}) ({inputs})", "kernel"),
@@ -98,6 +207,12 @@ TABLE: Mapping[str, Row] = {
         "equation of this layer asks for more; write it with --to keras and use torch.einsum"
     ),
     "Embedding": (Slot("weight", "token embed", "embeddings"),),
+    "Lookup": (Slot("idf_weights", "token"),),
+    # nn.Embedding, and nn.Linear on the way back.
+    "ReversibleEmbedding": (
+        Slot("embedding.weight", "token embed", "embeddings"),
+        Slot("reverse.weight", "token embed", "reverse_embeddings"),
+    ),
     "PReLU1D": (Slot("weight", "channel", "alpha"),),
     "PReLU2D": (
         Case((Slot("weight", "(length channel)", "alpha"),), where=("length = 1",)),
@@ -120,6 +235,8 @@ TABLE: Mapping[str, Row] = {
     "GRUResetBeforeCell": RESET_BEFORE,
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},
     "BidirectionalGRUResetBefore": RESET_BEFORE,
+    **ONCE,
+    **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in ONCE.items()},
     "MultiHeadAttention": (
         Case(
             (
@@ -131,19 +248,14 @@ TABLE: Mapping[str, Row] = {
             where=("query_in = key_in = value_in = out = head key", "key = value"),
             same={"query_in": "embed", "key_in": "embed", "value_in": "embed", "value": "key"},
         ),
-        Case(
-            (
-                Slot("query.weight", "(head key) query_in", "kernel", "q"),
-                Slot("query.bias", "(head key)", "bias", "q"),
-                Slot("key.weight", "(head key) key_in", "kernel", "k"),
-                Slot("key.bias", "(head key)", "bias", "k"),
-                Slot("value.weight", "(head value) value_in", "kernel", "v"),
-                Slot("value.bias", "(head value)", "bias", "v"),
-                Slot("attention_output.weight", "out (head value)", "output"),
-                Slot("attention_output.bias", "out", "output_bias"),
-            )
-        ),
+        Case(FOUR_LINEARS),
     ),
+    "GatedMultiHeadAttention": (*FOUR_LINEARS, *_linear("gate", "query_in", "head value")),
+    "GroupedQueryAttention": GROUPED,
+    "GatedGroupedQueryAttention": (*GROUPED, *_linear("gate", "query_in", "head key")),
+    # Parameters of a module of one's own; torch.nn has no such layers.
+    "Attention": (Slot("scale", ""), Slot("concat_score_weight", "")),
+    "AdditiveAttention": (Slot("scale", "channel"),),
 }
 
 # Attributes of torch.nn.Module: a submodule of such a name would shadow or break the module.

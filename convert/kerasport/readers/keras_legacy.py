@@ -7,9 +7,10 @@ configuration in the attribute `model_config`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from kerasport.readers.stored import Group, natural
 
 __all__ = ["matches", "read"]
 
-TOP = "top_level_model_weights"
+TOP: Final = "top_level_model_weights"
+_KERAS_1: Final = re.compile(r"_([WUb](_[a-z])?|running_std|alphas)(_\d+)?(:\d+)?$")
 
 
 def matches(path: Path) -> bool:
@@ -90,6 +92,8 @@ def read(
         architecture = config_of(text, f"{path.name}@model_config")
     graph = parse(architecture) if architecture is not None else None
 
+    version = root.text("keras_version") or weights.text("keras_version")
+    backend = root.text("backend") or weights.text("backend")
     used: set[str] = set()
     groups = [(name, _weights(weights, name, used, path.name)) for name in names]
     top = _weights(weights, TOP, used, path.name) if TOP in weights.groups else []
@@ -105,8 +109,8 @@ def read(
         Source(
             path.name,
             "keras-legacy",
-            keras_version=root.text("keras_version") or weights.text("keras_version"),
-            backend=root.text("backend") or weights.text("backend"),
+            keras_version=version,
+            backend=backend or _backend_by_names(groups, version),
             nbytes=region.size,
             content=region.content,
         ),
@@ -114,6 +118,20 @@ def read(
         tuple(stored.omitted),
         architecture,
     )
+
+
+def _backend_by_names(
+    groups: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], version: str | None
+) -> str | None:
+    """The backend of a file of Keras 1, which says so only in how it names weights.
+
+    TensorFlow puts the number of an output behind the name of a variable (`dense_1_W:0`), Theano
+    leaves names as Keras gave them.
+    """
+    names = [name for _, weights in groups for name, _ in weights]
+    if not (version or "1").startswith("1") or not any(map(_KERAS_1.search, names)):
+        return None
+    return "tensorflow" if any(name.endswith(":0") for name in names) else "theano"
 
 
 def _name_of(architecture: Mapping[str, Any] | None) -> str | None:

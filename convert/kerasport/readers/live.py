@@ -15,14 +15,16 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from kerasport.architecture import config_of, parse
+from kerasport.architecture import config_of, parse, snake_case
 from kerasport.errors import UnsupportedError, UsageError
-from kerasport.model import Snapshot, Source, Tensor, dtype_named
+from kerasport.model import Note, Snapshot, Source, Tensor, dtype_named
+from kerasport.readers import lookups
 from kerasport.readers.naming import numbered
 from kerasport.readers.stored import Group
 
@@ -34,11 +36,15 @@ _PACKAGES: Final = re.compile(r"(keras|tf_keras)(?=\.|$)")
 _TORCH_ONLY: Final = {"bfloat16": "bf16", "float8_e4m3fn": "f8_e4m3fn", "float8_e5m2": "f8_e5m2"}
 
 
-def read_model(model: object) -> Snapshot:
+def read_model(model: object, *, merge_lora: bool = False) -> Snapshot:
     """The layers of a live model, as its own saved file would hold them.
 
+    There are two exceptions. Keras merges low-rank factors when it saves, and here they stay apart;
+    and Keras 3.15 forgets the zero points of GPTQ and AWQ, which are here.
+
     Args:
-        model: a model of Keras 3 or tf_keras that has been built.
+        model: a model of Keras 3 or tf_keras that has been built, or a layer by itself.
+        merge_lora: let Keras merge low-rank factors into the weights beside them.
 
     Raises:
         UsageError: it is no model of Keras, or has no weights yet.
@@ -56,7 +62,10 @@ def read_model(model: object) -> Snapshot:
             f"{type(model).__name__}: the model has no weights yet: build it, or call it on data"
         )
     architecture = _configuration(model, saving)
-    root = _saved(model, saving)
+    root, merged, learned = _saved(model, saving, apart=not merge_lora)
+    lookups.grouped(root, learned)
+    if not any(kind.__name__ == "Model" for kind in type(model).__mro__):
+        architecture, root = _alone(model, architecture, root)
     graph = parse(architecture) if architecture is not None else None
     name = graph.name if graph else str(getattr(model, "name", "") or type(model).__name__)
     stored = numbered(root, graph, name=name)
@@ -66,6 +75,10 @@ def read_model(model: object) -> Snapshot:
         tuple(stored.layers),
         tuple(stored.omitted),
         architecture,
+        notes=tuple(Note("merged", name, "with its low-rank factors, by Keras") for name in merged),
+        tables=lookups.tables(
+            graph, learned, learned.__getitem__, places=stored.places, where=type(model).__name__
+        ),
     )
 
 
@@ -104,21 +117,99 @@ def _configuration(model: object, saving: Any) -> Mapping[str, Any] | None:
     return config_of(text, type(model).__name__)
 
 
-def _saved(model: object, saving: Any) -> Group:
-    """What the model's own Keras saves, as a tree."""
+def _alone(
+    layer: object, config: Mapping[str, Any] | None, root: Group
+) -> tuple[Mapping[str, Any], Group]:
+    """A layer by itself, as the only one of a model."""
+    kind, name = type(layer), str(getattr(layer, "name", "layer"))
+    entry = config or {"class_name": kind.__name__, "module": kind.__module__}
+    own = entry.get("config")
+    entry = {**entry, "config": {**(own if isinstance(own, Mapping) else {}), "name": name}}
+    group = Group("", {"layers": Group("layers", {snake_case(kind.__name__): root})})
+    return {"class_name": "Sequential", "config": {"name": name, "layers": [entry]}}, group
+
+
+def _saved(
+    model: object, saving: Any, *, apart: bool
+) -> tuple[Group, list[str], dict[str, list[Any]]]:
+    """What the model's own Keras saves, as a tree.
+
+    And the layers whose factors it merged, and the vocabularies that layers have learned, under the
+    paths of the files that Keras would write them to.
+    """
     root = Group("")
     store = _store_class(saving)(root)
+    visited = _Visited(store)
     known = "visited_saveables" if hasattr(saving, "_walk_saveable") else "visited_trackables"
     try:
         saving._save_state(
-            model, weights_store=store, assets_store=None, inner_path="", **{known: set()}
+            model, weights_store=store, assets_store=None, inner_path="", **{known: visited}
         )
     except (TypeError, AttributeError, NotImplementedError) as error:
         raise UnsupportedError(
             f"{type(model).__name__}: its Keras cannot save it: {error}; "
             "save it to a file and read that"
         ) from error
-    return root
+    merged: list[str] = []
+    learned: dict[str, list[Any]] = {}
+    for layer in getattr(model, "_flatten_layers", lambda: ())():
+        group = visited.groups.get(id(layer))
+        if group is not None and hasattr(layer, "get_vocabulary"):
+            place = group.path.removesuffix("/vars")
+            learned[f"{place}/vocabulary.txt"] = [_token(word) for word in layer.get_vocabulary()]
+        lora = getattr(layer, "lora_enabled", False)
+        own = _own_variables(layer) if lora or _forgetful(layer) else []
+        if group is None or not own:
+            continue
+        if lora and not apart:
+            merged.append(str(layer.path))
+            continue
+        group.tensors.clear()
+        variables = _Variables(group, store.seen)
+        for number, variable in enumerate(own):
+            variables[str(number)] = variable
+    return root, merged, learned
+
+
+def _token(word: Any) -> Any:
+    """A word of a vocabulary as plain data."""
+    if isinstance(word, bytes):
+        return word.decode("utf-8", "replace")
+    return int(word) if isinstance(word, int | np.integer) else str(word)
+
+
+class _Visited(set[int]):
+    """What Keras has saved, by the identity of the object; and into which group, which it says
+    right before.
+    """
+
+    def __init__(self, store: Any) -> None:
+        super().__init__()
+        self.groups: dict[int, Group] = {}
+        self._store = store
+
+    def add(self, saved: int) -> None:
+        super().add(saved)
+        self.groups[saved] = self._store.last
+
+
+def _forgetful(layer: Any) -> bool:
+    return getattr(layer, "quantization_mode", None) in ("gptq", "awq")
+
+
+def _own_variables(layer: Any) -> list[Any]:
+    """A layer's variables in the order of its file, and behind them its low-rank factors.
+
+    Nothing for a class that keeps its variables in a way of its own: then what Keras saves counts.
+    """
+    spec = getattr(layer, "variable_serialization_spec", {None: ("kernel", "bias")})
+    names = spec.get(getattr(layer, "quantization_mode", None), ())
+    weight = "embeddings" if "embeddings" in names else "kernel"
+    own = [getattr(layer, f"_{n}" if n == weight else n, None) for n in names]
+    factors = [getattr(layer, f"lora_{weight}_{end}", None) for end in "ab"]
+    found = [variable for variable in (*own, *factors) if variable is not None]
+    everything = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return found if {id(v) for v in found} == {id(v) for v in everything} else []
 
 
 def _store_class(saving: Any) -> Any:
@@ -127,6 +218,8 @@ def _store_class(saving: Any) -> Any:
     class Store(saving.NpzIOStore):  # type: ignore[misc]
         def __init__(self, root: Group) -> None:
             self.root = root
+            self.seen: dict[int, tuple[Any, str]] = {}
+            self.last = root
 
         def __bool__(self) -> bool:
             return True
@@ -135,7 +228,8 @@ def _store_class(saving: Any) -> Any:
             group = _below(self.root, f"{path}/vars".lstrip("/"))
             if metadata:
                 group.texts = dict(metadata)
-            return _Variables(group)
+            self.last = group
+            return _Variables(group, self.seen)
 
     return Store
 
@@ -150,16 +244,21 @@ def _below(group: Group, path: str) -> Group:
 class _Variables(dict[str, Any]):
     """What a layer saves its variables into: a dict that puts them in the tree."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, seen: dict[int, tuple[Any, str]]) -> None:
         super().__init__()
         self._group = group
+        self._seen = seen  # each variable with its first place, and alive, so that no id is reused
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
         above, _, own = key.rpartition("/")
         group = _below(self._group, above) if above else self._group
         path = f"{group.path}/{own}"
-        group.tensors[own] = _tensor(path, value)
+        first = path
+        if hasattr(value, "shape") and not isinstance(value, np.generic):  # an object of its own
+            _, first = self._seen.setdefault(id(value), (value, path))
+        tensor = _tensor(path, value)
+        group.tensors[own] = tensor if first == path else replace(tensor, same_as=first)
 
 
 def _tensor(path: str, variable: Any) -> Tensor:

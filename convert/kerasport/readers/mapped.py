@@ -28,7 +28,8 @@ Array = npt.NDArray[Any]
 SPILL: Final = 64 << 20
 """Arrays that cannot be mapped and are larger than this are put in a temporary file."""
 
-_STEP: Final = 8 << 20
+_STEP: Final = 4 << 20
+_AHEAD: Final = 8 * _STEP
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,8 +65,15 @@ class Region:
         """All bytes, in pieces that are valid until the next one is asked for."""
         with memoryview(self.map) as view:
             for start in range(self.start, self.start + self.size, _STEP):
+                self._expect(start + _STEP)
                 with view[start : min(start + _STEP, self.start + self.size)] as piece:
                     yield piece
+
+    def _expect(self, start: int) -> None:
+        """Ask the system to read what is wanted soon; a file in the cache is no work."""
+        if hasattr(mmap, "MADV_WILLNEED") and start < self.start + self.size:
+            page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self.map.madvise(mmap.MADV_WILLNEED, page, min(_AHEAD, len(self.map) - page))
 
     def file(self) -> io.RawIOBase:
         """The region as a file to read from."""

@@ -38,15 +38,19 @@ CONTAINERS: Final = ("layers", "_layer_checkpoint_dependencies")
 _OPTIMIZER: Final = re.compile(r"_?optimizer(_weights)?$|\w+_optimizer$")
 _METRIC: Final = re.compile(r"_?(compiled?_)?(metrics|loss)(_container)?$|_?loss_tracker$")
 _TRACKER: Final = re.compile(r"\w+_(tracker|metrics?)$")
+_KERAS_1_WEIGHT: Final = (
+    r"([WUb](_[a-z])?|gamma|beta|running_mean|running_std|alphas|\w+wise_kernel)(_\d+)?$"
+)
 _SEED: Final = re.compile(r"_?(seed|random)_generators?(_state)?(_\d+)?$|StateVar(_\d+)?$")
 
 
 @dataclass(slots=True)
 class Stored:
-    """The layers of one source, and what it holds beside them."""
+    """The layers of one source, what it holds beside them, and where the source keeps each node."""
 
     layers: list[Layer] = field(default_factory=list)
     omitted: list[Omission] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -86,7 +90,7 @@ class Stored:
                 path, number = f"{layer.path}_{number}", number + 1
             used.add(path)
             layers.append(layer if path == layer.path else _moved(layer, path))
-        return Stored(layers, self.omitted)
+        return Stored(layers, self.omitted, self.places)
 
 
 def _moved(layer: Layer, path: str) -> Layer:
@@ -190,7 +194,8 @@ def _match(
         if container in rest:
             inside = rest.pop(container)
             found = _numbering(inside, graph, place)
-            left = {n: g for n, g in inside.groups.items() if g not in found.values()}
+            taken = {id(group) for group in found.values()}
+            left = {n: g for n, g in inside.groups.items() if id(g) not in taken}
             if left:
                 rest[container] = replace(inside, groups=left)
             break
@@ -201,6 +206,7 @@ def _match(
         if own is None:
             continue
         where, flag = _join(path, node.name), both(trainable, node.trainable)
+        stored.places[own.path] = where
         if node.graph is not None:
             _match_inside(own, node, stored, place=place.inside(node.name), trainable=flag)
         elif node.custom:
@@ -470,7 +476,7 @@ def named(
         _split(own, inner, stored, path=node.name)
     strange = len(stored.layers)
     for name, own in weights.items():
-        _spread(name, _keyed(own, name), stored)
+        _spread(name, _apart(_keyed(own, name)), stored)
     if given and graph:
         _check_given(stored.layers[strange:], graph)
     return stored.finished()
@@ -519,13 +525,31 @@ def _key(words: tuple[str, ...], own: tuple[str, ...]) -> str:
 def _spread_leaf(weights: Sequence[_Weight], leaf: Leaf, stored: Stored) -> None:
     """A layer of known class: one layer if it is Keras's, its parts if it is a user's own."""
     node = leaf.node
-    keyed = _keyed(weights, node.name)
+    keyed = _apart(_keyed(weights, node.name), _wrapped(node))
     if node.same_as is not None:
         stored.omit(keyed.values(), f"shared with {node.same_as}")
     elif not node.custom and (node.module is not None or node.class_name in CLASSES):
         stored.add(leaf.path, keyed, node=node, trainable=leaf.trainable)
     else:
         _spread(leaf.path, keyed, stored, node=node, trainable=leaf.trainable)
+
+
+def _wrapped(node: Node) -> str:
+    """The name of the layer that a wrapper wraps, or nothing."""
+    inner = node.config.get("layer")
+    config = inner.get("config") if isinstance(inner, Mapping) else None
+    name = config.get("name") if isinstance(config, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def _apart(keyed: Mapping[str, Tensor], inner: str = "") -> dict[str, Tensor]:
+    """Keys in words, where Keras 1 joined a wrapped layer's name and its weight's by underscores.
+
+    Where no configuration names the wrapped layer, its two directions are known by what they are.
+    """
+    name = rf"(?:forward_|backward_)?{re.escape(inner)}" if inner else r"(?:forward|backward)_\w+?"
+    joined = re.compile(rf"^({name})_(?={_KERAS_1_WEIGHT})")
+    return {joined.sub(r"\1/", key): tensor for key, tensor in keyed.items()}
 
 
 def _spread(

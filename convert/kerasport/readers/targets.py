@@ -82,7 +82,12 @@ def state(
     if document is None:
         return StateDict(UNKNOWN, found)
     entries = document["tensors"]
-    problems = [f"{name}: has no entry in the manifest" for name in found if name not in entries]
+    aliases = document.get("aliases", {})
+    problems = [
+        f"{name}: has no entry in the manifest"
+        for name in found
+        if name not in entries and aliases.get(name) not in found
+    ]
     problems += [f"{name}: is missing in the file" for name in entries if name not in found]
     described: dict[str, Tensor] = {}
     for name, entry in entries.items():

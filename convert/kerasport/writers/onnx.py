@@ -103,49 +103,36 @@ def _write_inline(state: StateDict, staged: Staging, *, target: Path) -> None:
     sizes = [len(head) + tensor.nbytes for head, tensor in zip(heads, state.values(), strict=True)]
     name = _bytes(2, b"kerasport")
     inner = len(name) + sum(len(_head(5, size)) + size for size in sizes)
-    file = staged.open(target)
     start = _model_start() + _head(7, inner) + name
-    file.write(start)
-    offset = len(start)
-    hashes: dict[str, str] = {}
-    spans: list[tuple[Tensor, int]] = []
-    pieces: list[tuple[int, bytes]] = [(0, start)]
-    for tensor, head, size in zip(state.values(), heads, sizes, strict=True):
-        piece = _head(5, size) + head
-        file.write(piece)
-        pieces.append((offset, piece))
-        offset += len(piece)
-        spans.append((tensor, offset))
-        hashes[tensor.name] = staging.stream(file, tensor)
-        offset += tensor.nbytes
-    end = _model_end(state, hashes)
-    file.write(end)
-    pieces.append((offset, end))
-    _refuse_long(offset + len(end), target=target)
+    with staged.flow(target, state.values()) as flow:
+        flow.put(start)
+        for tensor, head, size in zip(state.values(), heads, sizes, strict=True):
+            flow.put(_head(5, size) + head)
+            flow.values(tensor)
+    end = _model_end(state, flow.hashes)
+    _refuse_long(flow.offset + len(end), target=target)
+    flow.patch(flow.offset, end)
     file = staged.reopen(target)
-    for place, piece in pieces:
-        file.seek(place)
-        if file.read(len(piece)) != piece:
-            raise VerificationError(f"{target}: does not read back; nothing was changed")
-    staging.check(file, spans, hashes=hashes, where=target)
+    found = file.read(len(start))
+    file.seek(flow.offset)
+    if (found, file.read()) != (start, end):
+        raise VerificationError(f"{target}: does not read back; nothing was changed")
 
 
 def _write_external(state: StateDict, staged: Staging, *, target: Path) -> None:
     data = target.with_name(f"{target.name}.data")
     spans = list(_external_spans(state))
-    file = staged.open(data)
-    hashes: dict[str, str] = {}
-    for tensor, offset in spans:
-        file.seek(offset)
-        hashes[tensor.name] = staging.stream(file, tensor)
-    staging.check(staged.reopen(data), spans, hashes=hashes, where=data)
+    with staged.flow(data, state.values()) as flow:
+        for tensor, offset in spans:
+            flow.put(bytes(offset - flow.offset))
+            flow.values(tensor)
 
     graph = bytearray(_bytes(2, b"kerasport"))
     for tensor, offset in spans:
         place = {"location": data.name, "offset": offset, "length": tensor.nbytes}
         external = b"".join(_bytes(13, _pair(key, str(value))) for key, value in place.items())
         graph += _bytes(5, _tensor(tensor) + external + _int(14, 1))
-    message = _model_start() + _bytes(7, bytes(graph)) + _model_end(state, hashes)
+    message = _model_start() + _bytes(7, bytes(graph)) + _model_end(state, flow.hashes)
     _refuse_long(len(message), target=target)
     staged.open(target).write(message)
     if staged.reopen(target).read() != message:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerasport import manifest
 from kerasport.model import StateDict
 from kerasport.writers import staging, table
 from kerasport.writers.staging import Staging
@@ -39,20 +40,27 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
     import pyarrow.parquet as pq
 
     with Staging(path) as staged:
-        hashes, schema = table.prepared(state)
+        schema = table.schema()
+        written = table.Written()
         plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
         writer = pq.ParquetWriter(
-            table.sink(staged.open(path)), schema.remove_metadata(), store_schema=False, **plain
+            table.sink(staged.open(path)), schema, store_schema=False, **plain
         )
         with writer:
-            for batch in table.batches(state, hashes, layout=schema.remove_metadata()):
+            for batch in table.batches(state, written, layout=schema):
                 writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
-            writer.add_key_value_metadata(schema.metadata)
-        with pq.ParquetFile(staged.reopen(path), pre_buffer=False) as reader:
-            table.check(_row_groups(reader), state, hashes=hashes, where=path)
+            text = manifest.text(state, written.hashes)
+            writer.add_key_value_metadata({"kerasport": text})
+        pa.default_memory_pool().release_unused()
+        staged.reopen(path)
+        part = staged.part(path)
+        table.check(lambda groups: _read(part, groups), state, written=written, where=path)
         return staged.publish()
 
 
-def _row_groups(reader: Any) -> Iterator[Any]:
-    for number in range(reader.num_row_groups):
-        yield from reader.read_row_group(number, use_threads=False).to_batches()
+def _read(path: Path, groups: range) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as reader:
+        for number in groups:
+            yield from reader.read_row_group(number, use_threads=False).to_batches()

@@ -17,14 +17,17 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
+
+import numpy as np
 
 from kerasport import manifest
 from kerasport.errors import VerificationError
 from kerasport.model import StateDict, Tensor, dtype_name
 from kerasport.writers import staging
-from kerasport.writers.staging import Bytes, Staging
+from kerasport.writers.staging import Bytes, Flow, Staging
 
 __all__ = ["STORAGES", "UNTYPED", "write"]
 
@@ -55,6 +58,8 @@ _ALIGNMENT: Final = 64
 # From here on, sizes and offsets are written in the extended fields of zip64.
 _ZIP64: int = 0xFFFFFFFF
 _MANY: Final = 0xFFFF
+# Up to this size the checksum is taken before the values are written.
+_SMALL: Final = 64 << 10
 _DATE: Final = 0x21  # 1 January 1980, the first day that a zip archive knows
 
 
@@ -83,22 +88,18 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
     staging.refuse_shards(max_shard_size, target="a PyTorch archive")
     staging.supported(state, [*STORAGES, *UNTYPED], target="PyTorch")
     with Staging(path) as staged:
-        file = staged.open(path)
-        archive = _Archive(file)
-        archive.add(b"archive/data.pkl", _pickle(state.values()))
-        archive.add(b"archive/byteorder", b"little")
-        spans: list[tuple[Tensor, int]] = []
-        hashes: dict[str, str] = {}
-        for number, tensor in enumerate(state.values()):
-            offset, hashes[tensor.name] = archive.stream(b"archive/data/%d" % number, tensor)
-            spans.append((tensor, offset))
-        archive.add(b"archive/version", b"3\n")
-        archive.finish()
-        text = manifest.text(state, hashes)
+        archive = _Archive()
+        with staged.flow(path, state.values(), also=archive.sum_up) as flow:
+            archive.begin(flow)
+            archive.add(b"archive/data.pkl", _pickle(state.tensors, state.aliases))
+            archive.add(b"archive/byteorder", b"little")
+            for number, tensor in enumerate(state.values()):
+                archive.values(b"archive/data/%d" % number, tensor)
+            archive.add(b"archive/version", b"3\n")
+        archive.finish(flow)
+        text = manifest.text(state, flow.hashes)
         staged.open(path.with_name(f"{path.name}.json")).write(text.encode() + b"\n")
-        file = staged.reopen(path)
-        _check_members(file, archive.members, where=path)
-        staging.check(file, spans, hashes=hashes, where=path)
+        _check_members(staged.reopen(path), archive.members, where=path)
         return staged.publish()
 
 
@@ -112,51 +113,61 @@ class _Member(NamedTuple):
 class _Archive:
     """A zip archive of stored, aligned members, written front to back."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._offset = 0
+    def __init__(self) -> None:
         self.members: list[_Member] = []
+        self._sums: dict[str, int] = {}
+        self._places: dict[str, int] = {}
+
+    def begin(self, flow: Flow) -> None:
+        """Take the file to write to."""
+        self._flow = flow
 
     def add(self, name: bytes, content: bytes) -> None:
         """Write one small member."""
         self._head(name, len(content), zlib.crc32(content))
-        self._write(content)
+        self._flow.put(content)
 
-    def stream(self, name: bytes, tensor: Tensor) -> tuple[int, str]:
-        """Write a tensor's values as a member; return their offset and their hash."""
-        crc = 0
+    def values(self, name: bytes, tensor: Tensor) -> None:
+        """Write a tensor's values as a member."""
+        if tensor.nbytes > min(_SMALL, staging.SLAB) or staging.foreign(tensor.dtype):
+            # The checksum is known when the values have flowed.
+            self._places[tensor.name] = len(self.members)
+            self._head(name, tensor.nbytes, 0)
+            self._flow.values(tensor)
+            return
+        if tensor.fill is None:
+            held = tensor.flat()
+        else:
+            held = np.empty(tensor.size, tensor.dtype)
+            tensor.fill(0, tensor.size, held)
+        self._head(name, tensor.nbytes, zlib.crc32(held.view(np.uint8).data))
+        self._flow.values(replace(tensor, load=lambda: held, fill=None))
 
-        def sum_up(block: Bytes) -> None:
-            nonlocal crc
-            crc = zlib.crc32(block.data, crc)
+    def sum_up(self, name: str, block: Bytes) -> None:
+        """Take the checksum of a tensor further."""
+        if name in self._places:
+            self._sums[name] = zlib.crc32(block.data, self._sums.get(name, 0))
 
-        self._head(name, tensor.nbytes, 0)
-        start = self._offset
-        found = staging.stream(self._file, tensor, also=sum_up)
-        self._offset += tensor.nbytes
-        self.members[-1] = self.members[-1]._replace(crc=crc)
-        return start, found
-
-    def finish(self) -> None:
-        """Write the directory, then the checksums that were not known beforehand."""
-        start = self._offset
-        for member in self.members:
-            self._write(_central(member))
-        self._write(_end(len(self.members), start=start, size=self._offset - start))
-        for member in self.members:
-            self._file.seek(member.header + 14)
-            self._file.write(struct.pack("<I", member.crc))
+    def finish(self, flow: Flow) -> None:
+        """Write the checksums that were not known beforehand, then the directory."""
+        for name, place in self._places.items():
+            member = self.members[place]._replace(crc=self._sums[name])
+            self.members[place] = member
+            flow.patch(member.header + 14, struct.pack("<I", member.crc))
+        directory = b"".join(map(_central, self.members))
+        end = _end(len(self.members), start=flow.offset, size=len(directory))
+        flow.patch(flow.offset, directory + end)
 
     def _head(self, name: bytes, size: int, crc: int) -> None:
         large = size >= _ZIP64
         extra = struct.pack("<2H2Q", 1, 16, size, size) if large else b""
         # The filler is an extra field too, of four bytes at least, as in PyTorch's own archives.
-        end = self._offset + 30 + len(name) + len(extra) + 4
+        end = self._flow.offset + 30 + len(name) + len(extra) + 4
         filler = staging.pad(end, _ALIGNMENT)
         extra += b"FB" + struct.pack("<H", filler) + b"Z" * filler
         shown = 0xFFFFFFFF if large else size
-        self.members.append(_Member(name, crc, size, self._offset))
-        self._write(
+        self.members.append(_Member(name, crc, size, self._flow.offset))
+        self._flow.put(
             struct.pack(
                 "<4s5H3I2H",
                 b"PK\3\4",
@@ -174,10 +185,6 @@ class _Archive:
             + name
             + extra
         )
-
-    def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._offset += len(content)
 
 
 def _central(member: _Member) -> bytes:
@@ -218,13 +225,24 @@ def _check_members(file: BinaryIO, members: Iterable[_Member], *, where: Path) -
         )
 
 
-def _pickle(tensors: Iterable[Tensor]) -> bytes:
-    """An `OrderedDict` of tensors, as `torch.save` pickles it."""
+def _pickle(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> bytes:
+    """An `OrderedDict` of tensors, as `torch.save` pickles it.
+
+    A tensor of several names stands under each of them and shares its storage with itself: PyTorch
+    reads one tensor, and a module whose parameters are tied loads it as it loads its own.
+    """
     memo: dict[bytes, int] = {}
-    return b"".join(_opcodes(tensors, memo))
+    places = {name: number for number, name in enumerate(tensors)}
+    named = [(name, number, tensors[name]) for name, number in places.items()]
+    named += [
+        (alias, places[name], tensors[name])
+        for alias, name in aliases.items()
+        if name in places and alias not in places
+    ]
+    return b"".join(_opcodes(named, memo))
 
 
-def _opcodes(tensors: Iterable[Tensor], memo: dict[bytes, int]) -> Iterator[bytes]:
+def _opcodes(tensors: Iterable[tuple[str, int, Tensor]], memo: dict[bytes, int]) -> Iterator[bytes]:
     def once(opcodes: bytes) -> bytes:
         """The first time the opcodes, afterwards a reference to what they made."""
         if opcodes in memo:
@@ -234,11 +252,11 @@ def _opcodes(tensors: Iterable[Tensor], memo: dict[bytes, int]) -> Iterator[byte
 
     ordered = _global("collections OrderedDict")
     yield b"\x80\x02" + once(ordered) + b")R("
-    for number, tensor in enumerate(tensors):
+    for name, number, tensor in tensors:
         dtype = dtype_name(tensor.dtype)
         storage = _global(f"torch {STORAGES[dtype]}" if dtype in STORAGES else _UNTYPED_STORAGE)
         numel = tensor.size if dtype in STORAGES else tensor.nbytes
-        yield _text(tensor.name)
+        yield _text(name)
         yield once(_global(_TYPED_TENSOR if dtype in STORAGES else _UNTYPED_TENSOR))
         yield b"((" + once(_text("storage")) + once(storage) + _text(str(number))
         yield once(_text("cpu")) + _number(numel) + b"tQ"

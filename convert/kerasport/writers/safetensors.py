@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,11 +117,11 @@ def _shards(state: StateDict, limit: int) -> Iterator[StateDict]:
     size = 0
     for name, tensor in state.items():
         if shard and size + tensor.nbytes > limit:
-            yield StateDict(state.convention, shard, state.manifest)
+            yield replace(state, tensors=shard)
             shard, size = {}, 0
         shard[name] = tensor
         size += tensor.nbytes
-    yield StateDict(state.convention, shard, state.manifest)
+    yield replace(state, tensors=shard)
 
 
 def _earlier_shards(index: Path) -> list[Path]:
@@ -145,23 +146,19 @@ def _earlier_shards(index: Path) -> list[Path]:
 
 def _write_file(state: StateDict, staged: Staging, *, target: Path) -> None:
     spans = list(_spans(state))
-    size = len(_header(state, spans, hashes=dict.fromkeys(state, manifest.NO_HASH)))
+    size = len(_header(state, spans, hashes=None))
     if size > HEADER_LIMIT:
         raise UnsupportedError(
             f"{target}: expected a header of at most {HEADER_LIMIT:,} bytes, found {size:,} for "
             f"{len(state):,} tensors. Write shards with --max-shard-size, or Parquet"
         )
-    file = staged.open(target)
-    file.seek(8 + size)
-    hashes = {tensor.name: staging.stream(file, tensor) for tensor, _ in spans}
-    header = struct.pack("<Q", size) + _header(state, spans, hashes=hashes)
-    file.seek(0)
-    file.write(header)
-    file = staged.reopen(target)
-    if file.read(len(header)) != header:
+    with staged.flow(target, state.values(), start=8 + size) as flow:
+        for tensor, _ in spans:
+            flow.values(tensor)
+    header = struct.pack("<Q", size) + _header(state, spans, hashes=flow.hashes)
+    flow.patch(0, header)
+    if staged.reopen(target).read(len(header)) != header:
         raise VerificationError(f"{target}: the header does not read back; nothing was changed")
-    places = ((tensor, 8 + size + start) for tensor, start in spans)
-    staging.check(file, places, hashes=hashes, where=target)
 
 
 def _spans(state: StateDict) -> Iterator[tuple[Tensor, int]]:
@@ -173,7 +170,7 @@ def _spans(state: StateDict) -> Iterator[tuple[Tensor, int]]:
 
 
 def _header(
-    state: StateDict, spans: Iterable[tuple[Tensor, int]], *, hashes: Mapping[str, str]
+    state: StateDict, spans: Iterable[tuple[Tensor, int]], *, hashes: Mapping[str, str] | None
 ) -> bytes:
     metadata = {"kerasport": manifest.text(state, hashes)}
     if state.convention == "torch":

@@ -5,16 +5,29 @@ a hidden sibling, the staged siblings are read again and compared with the hashe
 writing, and only then do they take their names, in the order in which they were opened: the one
 that points to the others is opened last. If a later one cannot take its name, the earlier ones give
 theirs back.
+
+A conversion should cost what a copy costs, and hashing alone costs that much again. So the values
+of one file are a `Flow`: they are put together in a buffer of a few megabytes, which goes from one
+thread to the next, each doing one thing while its bytes are in the cache: written to the file, read
+again from there and compared, hashed. Meanwhile the next buffer is filled. NumPy, BLAKE3 and the
+system all work without Python's lock, so two cores are kept busy, and nothing is read twice from
+memory that was read once. The file gets its room beforehand: pages of a file whose place on the
+disk is known cost half as much to write.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
+import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, BinaryIO, Final
 
@@ -23,21 +36,35 @@ import numpy.typing as npt
 
 from kerasport import manifest
 from kerasport.errors import KerasportError, UnsupportedError, UsageError, VerificationError
-from kerasport.model import SLAB, StateDict, Tensor, dtype_name
+from kerasport.model import StateDict, Tensor, dtype_name
 
 __all__ = [
+    "Flow",
     "Staging",
-    "blocks",
-    "check",
     "compare",
-    "digest",
+    "declared",
+    "digests",
+    "foreign",
     "pad",
     "refuse_shards",
-    "stream",
+    "room",
     "supported",
 ]
 
 Bytes = npt.NDArray[np.uint8]
+# How many bytes are written, read again and hashed at a time: few enough to stay in the cache.
+SLAB: int = 4 << 20
+# A buffer is filled while others are written, hashed and summed up.
+_BUFFERS: Final = 4
+# A slab should hold this many rows of a tensor, so that a transposition reads so many neighbours at
+# a time; a buffer grows for long rows, up to a limit.
+_ROWS: Final = 128
+_LONG: Final = 32 << 10
+_LARGEST: Final = 16 << 20
+# From this size on a tensor is worth a buffer that is aligned to its elements.
+_LARGE: Final = 64 << 10
+# How much is read again at a time.
+_AGAIN: Final = 1 << 20
 # What a full disk, a quota, a read-only or forbidden place say. Any other OSError is not ours.
 _DISK: Final = frozenset(
     {
@@ -91,11 +118,26 @@ class Staging:
         self._staged[target], self._files[target] = part, file
         return file
 
+    def flow(
+        self,
+        target: Path,
+        tensors: Iterable[Tensor],
+        *,
+        start: int = 0,
+        also: Callable[[str, Bytes], object] | None = None,
+    ) -> Flow:
+        """A new file that will be named `target`, as a `Flow` into it from `start` on."""
+        return Flow(self.open(target), tensors, where=target, start=start, also=also)
+
     def reopen(self, target: Path) -> BinaryIO:
         """What was written for `target`, opened anew for reading; no more can be written."""
         self._files[target].close()
         self._files[target] = file = self._staged[target].open("rb")
         return file
+
+    def part(self, target: Path) -> Path:
+        """Where the file that will be named `target` is until then."""
+        return self._staged[target]
 
     def publish(self, *, stale: Iterable[Path] = ()) -> tuple[Path, ...]:
         """Give the files their names, then remove what an earlier write left under other names.
@@ -174,62 +216,335 @@ def _mover(old: Path, new: Path) -> Callable[[], object]:
     return move
 
 
-def blocks(tensor: Tensor) -> Iterator[Bytes]:
-    """The bytes of a tensor as every target stores them: C order, little endian, slab by slab.
+def room(size: int) -> Bytes:
+    """Memory for so many bytes, which the system has back as soon as it is let go.
 
-    Raises:
-        KerasportError: the tensor gives other values than it declares; a reader's bug.
+    What is freed otherwise may stay with the process, and threads keep theirs apart: a conversion
+    would grow by what its threads have ever held.
     """
-    swap = tensor.dtype.byteorder == ">" or (
-        sys.byteorder == "big" and tensor.dtype.byteorder == "="
+    if size < mmap.PAGESIZE or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.empty(size, np.uint8)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
+
+
+def digests(tensors: Iterable[Tensor]) -> dict[str, str]:
+    """The content hash of each tensor, by name; one slab is hashed while the next one is made."""
+    tensors = list(tensors)
+    with Flow(None, tensors) as flow:
+        for tensor in tensors:
+            flow.values(tensor)
+    return flow.hashes
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A stretch of a buffer that holds values of one tensor."""
+
+    tensor: Tensor
+    start: int
+    stop: int
+    last: bool
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """A buffer on its way: what it holds, and where in the file that belongs."""
+
+    room: Bytes
+    offset: int
+    size: int = 0
+    pieces: list[_Piece] = field(default_factory=list)
+
+
+class _Lane(Thread):
+    """A thread that does one thing to every buffer, in order, and passes it on."""
+
+    def __init__(self, work: Callable[[_Buffer], None], then: SimpleQueue[_Buffer | None]) -> None:
+        super().__init__(daemon=True)
+        self.buffers: SimpleQueue[_Buffer | None] = SimpleQueue()
+        self.error: BaseException | None = None
+        self._work = work
+        self._then = then
+        self.start()
+
+    def run(self) -> None:
+        while (buffer := self.buffers.get()) is not None:
+            if self.error is None:
+                try:
+                    self._work(buffer)
+                except BaseException as error:  # raised again where the flow is used
+                    self.error = error
+            self._then.put(buffer)
+
+
+class Flow:
+    """The values of one file on their way there, front to back.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     with Flow(file, []) as flow:
+    ...         flow.put(b"head")
+    ...         flow.values(Tensor.of("b", np.zeros(2, np.float32)))
+    ...     file.seek(0), len(file.read()), flow.offset, list(flow.hashes)
+    (0, 12, 12, ['b'])
+
+    Attributes:
+        offset: where in the file the next byte belongs.
+        hashes: the content hash of each tensor by name, complete when the flow has ended.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO | None,
+        tensors: Iterable[Tensor],
+        *,
+        where: Path = Path(),
+        start: int = 0,
+        also: Callable[[str, Bytes], object] | None = None,
+    ) -> None:
+        """Make room.
+
+        Args:
+            file: where the bytes go; None to hash them only.
+            tensors: those that will come, for the size of the file and of the buffers.
+            where: what the file is called in errors.
+            start: where in the file the first byte belongs.
+            also: is shown the values of every tensor, with its name, in a thread of its own.
+        """
+        self.offset = start
+        self.hashes: dict[str, str] = {}
+        self._file = file
+        self._where = where
+        self._also = also
+        self._open: dict[str, manifest.Hasher] = {}
+        self._capacity, total = SLAB, start
+        for tensor in tensors:
+            self._capacity = max(self._capacity, _best(tensor))
+            total += tensor.nbytes
+        self._reserved = total if file is not None and _reserve(file, total) else 0
+        self._lanes: list[_Lane] = []
+        self._free: SimpleQueue[_Buffer | None] = SimpleQueue()
+        self._made = 0
+        self._filling: _Buffer | None = None
+
+    def __enter__(self) -> Flow:
+        return self
+
+    def put(self, content: bytes) -> None:
+        """The next bytes, which are no tensor's."""
+        for start in range(0, len(content), self._capacity):
+            part = content[start : start + self._capacity]
+            self._room(len(part))[:] = np.frombuffer(part, np.uint8)
+
+    def values(self, tensor: Tensor) -> None:
+        """The next bytes are a tensor's: C order, little endian.
+
+        Raises:
+            KerasportError: the tensor gives other values than it declares; a reader's bug.
+        """
+        flat = None if tensor.fill else declared(tensor)
+        width, size = tensor.dtype.itemsize, tensor.size
+        aligned = self._filling is None or tensor.nbytes < _LARGE or not self._filling.size % width
+        if self._filling is not None and (tensor.nbytes > self._left or not aligned):
+            self._pass_on()
+        step = _whole_rows(tensor, max(1, self._capacity // width))
+        for start in range(0, size, step) if size else (0,):
+            stop = min(start + step, size)
+            room = self._room((stop - start) * width)
+            if flat is not None:
+                room[:] = flat[start:stop].view(np.uint8)
+            elif size and tensor.fill is not None:
+                tensor.fill(start, stop, room.view(tensor.dtype))
+            if foreign(tensor.dtype):
+                room.view(tensor.dtype).byteswap(inplace=True)
+            assert self._filling is not None
+            end = self._filling.size
+            self._filling.pieces.append(_Piece(tensor, end - room.size, end, stop == size))
+            if tensor.watch is not None:
+                tensor.watch(room.size)
+
+    def patch(self, offset: int, content: bytes) -> None:
+        """Bytes that follow from the hashes, where room was left or behind the end of a flow."""
+        assert self._file is not None
+        self._file.seek(offset)
+        self._file.write(content)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None and self._filling is not None:
+            if self._lanes:
+                self._pass_on()
+            else:  # all of it fits one buffer: not worth a thread
+                for work in self._works():
+                    work(self._filling)
+        for lane in self._lanes:
+            if error is not None and lane.error is None:
+                lane.error = error  # nothing more needs to be done
+        for lane in self._lanes:
+            lane.buffers.put(None)
+            lane.join()
+        if error is None:
+            self._check()
+            if self._file is not None and self._reserved > self.offset:
+                self._file.truncate(self.offset)
+
+    @property
+    def _left(self) -> int:
+        return 0 if self._filling is None else len(self._filling.room) - self._filling.size
+
+    def _works(self) -> list[Callable[[_Buffer], None]]:
+        works: list[Callable[[_Buffer], None]] = [] if self._file is None else [self._write]
+        return [*works, self._hash, *([] if self._also is None else [self._show])]
+
+    def _room(self, size: int) -> Bytes:
+        """Room for the next bytes, in the buffer that is being filled or in a new one."""
+        if size > self._left and self._filling is not None and self._filling.size:
+            self._pass_on()
+        if self._filling is None:
+            self._filling = self._next()
+        start = self._filling.size
+        self._filling.size += size
+        self.offset += size
+        return self._filling.room[start : start + size]
+
+    def _next(self) -> _Buffer:
+        if self._made < _BUFFERS:
+            self._made += 1
+            return _Buffer(room(self._capacity), self.offset)
+        used = self._free.get()
+        assert used is not None
+        self._check()
+        return _Buffer(used.room, self.offset)
+
+    def _pass_on(self) -> None:
+        """Give the buffer to the first thread; start the threads if it is the first buffer."""
+        if not self._lanes:
+            then = self._free
+            for work in reversed(self._works()):
+                self._lanes.insert(0, _Lane(work, then))
+                then = self._lanes[0].buffers
+        self._check()
+        self._lanes[0].buffers.put(self._filling)
+        self._filling = None
+
+    def _check(self) -> None:
+        for lane in self._lanes:
+            if lane.error is not None:
+                raise lane.error
+
+    def _write(self, buffer: _Buffer) -> None:
+        assert self._file is not None
+        put_at(self._file, buffer.room[: buffer.size], buffer.offset)
+        self._read_again(buffer)
+
+    def _read_again(self, buffer: _Buffer) -> None:
+        content = buffer.room[: buffer.size]
+        # Past the buffer of the file object, which may still hold what was written.
+        raw: Any = getattr(self._file, "raw", self._file)
+        again = np.empty(min(_AGAIN, buffer.size), np.uint8)
+        raw.seek(buffer.offset)
+        for start in range(0, buffer.size, _AGAIN):
+            written = content[start : start + _AGAIN]
+            found = again[: written.size]
+            if raw.readinto(found.data) != written.size or not _equal(found, written):
+                self._blame(buffer, found, start)
+
+    def _blame(self, buffer: _Buffer, found: Bytes, start: int) -> None:
+        """Say which tensor does not read back.
+
+        Raises:
+            VerificationError: always.
+        """
+        for piece in buffer.pieces:
+            low, high = max(piece.start, start), min(piece.stop, start + found.size)
+            if low < high:
+                written, again = manifest.hasher(), manifest.hasher()
+                written.update(buffer.room[low:high])
+                again.update(found[low - start : high - start])
+                compare(
+                    piece.tensor.name, written.hexdigest(), again.hexdigest(), where=self._where
+                )
+        raise VerificationError(f"{self._where}: does not read back; nothing was changed")
+
+    def _hash(self, buffer: _Buffer) -> None:
+        for piece in buffer.pieces:
+            name = piece.tensor.name
+            hasher = self._open.pop(name, None) or manifest.hasher()
+            hasher.update(buffer.room[piece.start : piece.stop])
+            if piece.last:
+                self.hashes[name] = hasher.hexdigest()
+            else:
+                self._open[name] = hasher
+
+    def _show(self, buffer: _Buffer) -> None:
+        assert self._also is not None
+        for piece in buffer.pieces:
+            self._also(piece.tensor.name, buffer.room[piece.start : piece.stop])
+
+
+def _best(tensor: Tensor) -> int:
+    """The size of buffer that suits a tensor with long rows."""
+    if len(tensor.shape) < 2 or tensor.fill is None:
+        return 0
+    row = tensor.nbytes // max(1, tensor.shape[0])
+    return min(_ROWS * row, _LARGEST) if row > _LONG else 0
+
+
+def _whole_rows(tensor: Tensor, step: int) -> int:
+    """At most so many elements, cut between two rows if a row is not longer than that."""
+    row = tensor.size // max(1, tensor.shape[0]) if tensor.shape else 1
+    return step // row * row if 0 < row <= step else step
+
+
+def _reserve(file: BinaryIO, size: int) -> bool:
+    """Make room for a file, where the system can."""
+    if not size or not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in _DISK:
+            raise
+        return False  # this file system cannot
+    return True
+
+
+def put_at(file: BinaryIO, content: Bytes, offset: int) -> None:
+    file.seek(offset)
+    file.write(content.data)
+    file.flush()
+
+
+def _equal(left: Bytes, right: Bytes) -> bool:
+    """Whether two stretches hold the same bytes, eight of them compared at a time."""
+    words = left.size // 8 * 8
+    return bool(
+        np.array_equal(left[:words].view(np.uint64), right[:words].view(np.uint64))
+        and np.array_equal(left[words:], right[words:])
     )
-    left = tensor.nbytes
-    for slab in tensor.slabs(SLAB):
-        if slab.dtype != tensor.dtype:
-            raise KerasportError(f"{tensor.name}: declared {tensor.spec}, gives {slab.dtype}")
-        flat: Bytes = (slab.byteswap() if swap else slab).view(np.uint8)
-        left -= flat.size
-        yield flat
-    if left:
-        raise KerasportError(f"{tensor.name}: declared {tensor.spec}, gives {left} bytes fewer")
 
 
-def stream(file: BinaryIO, tensor: Tensor, *, also: Callable[[Bytes], object] | None = None) -> str:
-    """Write a tensor's bytes and return their hash; `also` is shown every slab."""
-    hasher = manifest.hasher()
-    for block in blocks(tensor):
-        file.write(block.data)
-        hasher.update(block)
-        if also is not None:
-            also(block)
-    return hasher.hexdigest()
+def foreign(dtype: np.dtype[Any]) -> bool:
+    """True where the values lie in memory in another byte order than in every target."""
+    return dtype.byteorder == ">" or (sys.byteorder == "big" and dtype.byteorder == "=")
 
 
-def digest(tensor: Tensor) -> str:
-    """The content hash of a tensor."""
-    hasher = manifest.hasher()
-    for block in blocks(tensor):
-        hasher.update(block)
-    return hasher.hexdigest()
-
-
-def check(
-    file: BinaryIO, spans: Iterable[tuple[Tensor, int]], *, hashes: Mapping[str, str], where: Path
-) -> None:
-    """Read tensors again, each from its offset, and compare their hashes.
-
-    Raises:
-        VerificationError: a tensor is not what was written.
-    """
-    buffer: Any = memoryview(bytearray(min(SLAB, 1 << 20)))
-    for tensor, offset in spans:
-        hasher = manifest.hasher()
-        file.seek(offset)
-        left = tensor.nbytes
-        while left and (count := file.readinto(buffer[: min(left, len(buffer))])):  # type: ignore[attr-defined]  # every binary file that `open` gives has it
-            hasher.update(buffer[:count])
-            left -= count
-        compare(tensor.name, hashes[tensor.name], hasher.hexdigest(), where=where)
+def declared(tensor: Tensor) -> npt.NDArray[Any]:
+    """The values of a tensor, if they are what it declares."""
+    flat = tensor.flat()
+    if flat.dtype != tensor.dtype:
+        raise KerasportError(f"{tensor.name}: declared {tensor.spec}, gives {flat.dtype}")
+    if flat.size != tensor.size:
+        raise KerasportError(f"{tensor.name}: declared {tensor.spec}, gives {flat.size} elements")
+    return flat
 
 
 def compare(name: str, written: str, found: str, *, where: Path) -> None:

@@ -13,15 +13,22 @@ page cannot hold 2 GiB, and readers decode a row as a whole: without parts, memo
 the largest tensor. Sums over a tensor or a layer do not see them.
 
 *Plain bytes.* No compression and no dictionary: weights do not compress, and the bytes must not
-depend on a codec's version. Hashes are in every row and in the manifest at the front, so tensors
-are hashed in a first pass; the second is checked against it when the file is read again.
+depend on a codec's version.
+
+The hash of a tensor is in each of its rows, so it is taken before the first of them is written: of
+values that are held in memory, or of slabs that are made twice where the tensor is too large. A
+thread of its own does that, one batch ahead of pyarrow, which encodes and writes. When the file is
+read again, two threads take half of it each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +41,13 @@ from kerasport.writers import staging
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DOUBLE", "PART", "SINGLE", "arrow", "batches", "check", "schema"]
+__all__ = ["DOUBLE", "PART", "SINGLE", "Written", "arrow", "batches", "check", "schema", "sink"]
 
 Array = npt.NDArray[Any]
+_T = TypeVar("_T")
 PART: int = 1 << 21
+# A tensor of up to so many bytes is made once, hashed, and cut into parts.
+_HELD: int = 38 << 20
 # Rows of small tensors are written together, up to so many.
 _ROWS: Final = 1 << 14
 
@@ -100,17 +110,18 @@ class _Rows:
         self.slabs.append(slab)
         self.elements += slab.size
 
-    def batch(self, layout: pa.Schema) -> pa.RecordBatch:
+    def batch(self, layout: pa.Schema, begins: list[bool]) -> pa.RecordBatch:
         pa = arrow()
+        begins.append(self.facts[0]["start"] == 0)
         columns = []
-        for field in layout:
-            if field.name in ("values", "values64"):
-                held = SINGLE if field.name == "values" else DOUBLE
-                columns.append(self._numbers(field.type, held))
-            elif field.name == "data":
+        for column in layout:
+            if column.name in ("values", "values64"):
+                held = SINGLE if column.name == "values" else DOUBLE
+                columns.append(self._numbers(column.type, held))
+            elif column.name == "data":
                 columns.append(self._bytes())
             else:
-                columns.append(pa.array([row[field.name] for row in self.facts], field.type))
+                columns.append(pa.array([row[column.name] for row in self.facts], column.type))
         return pa.record_batch(columns, schema=layout)
 
     def _numbers(self, kind: Any, held: frozenset[str]) -> Any:
@@ -140,29 +151,77 @@ class _Rows:
         return pa.array(raw, pa.binary())
 
 
-def batches(
-    state: StateDict, hashes: Mapping[str, str], *, layout: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """The rows of the table, in batches of at most `PART` elements.
+@dataclass(slots=True)
+class Written:
+    """What is known of a table when its batches are written.
 
-    A batch is valid until the next one is asked for.
+    Attributes:
+        hashes: the content hash of each tensor, by name.
+        begins: for each batch, whether its first row begins a tensor.
     """
+
+    hashes: dict[str, str] = field(default_factory=dict)
+    begins: list[bool] = field(default_factory=list)
+
+
+def batches(state: StateDict, written: Written, *, layout: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of the table, in batches of at most `PART` elements, made one batch ahead."""
+    return _ahead(_batches(state, written, layout))
+
+
+def _ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items, each made in another thread while the one before it is used.
+
+    No more than one: the item after the next is begun when the next one is taken.
+    """
+    ready: SimpleQueue[tuple[_T | None, BaseException | None]] = SimpleQueue()
+    taken = Semaphore(0)
+    left = False
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                ready.put((item, None))
+                del item
+                taken.acquire()
+                if left:
+                    return
+        except BaseException as found:  # raised again where the items are used
+            error = found
+        ready.put((None, error))
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (found := ready.get())[0] is not None:
+            taken.release()
+            yield found[0]
+        if found[1] is not None:
+            raise found[1]
+    finally:
+        left = True
+        taken.release()
+        thread.join()
+
+
+def _batches(state: StateDict, written: Written, layout: pa.Schema) -> Iterator[pa.RecordBatch]:
     known = state.manifest.get("tensors", {})
     rows = _Rows()
     for tensor in state.values():
         entry = known.get(tensor.name) or manifest.entry(tensor)
-        facts = _facts(tensor, entry, hashes[tensor.name])
-        for start, slab in _parts(tensor):
+        facts: dict[str, Any] = {}
+        for start, slab in _parts(tensor, written.hashes):
+            facts = facts or _facts(tensor, entry, written.hashes[tensor.name])
             if rows.full(slab.size):
-                yield rows.batch(layout)
+                yield rows.batch(layout, written.begins)
                 rows = _Rows()
-            alone = slab.size > PART // 16
-            rows.add({**facts, "start": start}, slab if alone else slab.copy())
-            if alone:
-                yield rows.batch(layout)
+            rows.add({**facts, "start": start}, slab)
+            if slab.size > PART // 16:
+                yield rows.batch(layout, written.begins)
                 rows = _Rows()
     if rows.facts:
-        yield rows.batch(layout)
+        yield rows.batch(layout, written.begins)
 
 
 def _facts(tensor: Tensor, entry: Mapping[str, Any], hash_: str) -> dict[str, Any]:
@@ -182,45 +241,97 @@ def _facts(tensor: Tensor, entry: Mapping[str, Any], hash_: str) -> dict[str, An
     }
 
 
-def _parts(tensor: Tensor) -> Iterator[tuple[int, Array]]:
+def _parts(tensor: Tensor, hashes: dict[str, str]) -> Iterator[tuple[int, Array]]:
     """The elements of a tensor, `PART` at a time; one empty part where there are none."""
-    start = 0
-    dtype = tensor.dtype
-    for slab in tensor.slabs(PART * dtype.itemsize):
-        yield start, slab.astype(dtype.newbyteorder("<")) if dtype.byteorder == ">" else slab
-        start += slab.size
-    if not tensor.size:
-        yield 0, np.empty(0, dtype)
+    whole: Array | None = None
+    if tensor.fill is None:
+        whole = staging.declared(tensor)
+    elif tensor.nbytes <= _HELD:
+        whole = staging.room(tensor.nbytes).view(tensor.dtype)
+        tensor.fill(0, tensor.size, whole)
+    if whole is None:
+        hashes.update(staging.digests([replace(tensor, watch=None)]))
+    else:
+        if staging.foreign(tensor.dtype):
+            whole = whole.astype(tensor.dtype.newbyteorder("<"))
+        hasher = manifest.hasher()
+        hasher.update(whole.view(np.uint8))
+        hashes[tensor.name] = hasher.hexdigest()
+    # One is used while the other one is filled.
+    size = 0 if whole is not None else PART * tensor.dtype.itemsize
+    rooms = [staging.room(size).view(tensor.dtype) for _ in range(2)]
+    for start in range(0, tensor.size, PART) if tensor.size else (0,):
+        stop = min(start + PART, tensor.size)
+        if whole is not None:
+            slab = whole[start:stop]
+        else:
+            assert tensor.fill is not None
+            slab = rooms[start // PART % 2][: stop - start]
+            tensor.fill(start, stop, slab)
+            if staging.foreign(tensor.dtype):
+                slab = slab.astype(tensor.dtype.newbyteorder("<"))
+        yield start, slab
+        if tensor.watch is not None:
+            tensor.watch(slab.nbytes)
 
 
 def check(
-    found: Iterator[pa.RecordBatch], state: StateDict, *, hashes: Mapping[str, str], where: Path
+    read: Callable[[range], Iterator[pa.RecordBatch]],
+    state: StateDict,
+    *,
+    written: Written,
+    where: Path,
 ) -> None:
-    """Hash the tensors of a table that was read again.
+    """Hash the tensors of a table that is read again, by two threads that share the batches.
+
+    Args:
+        read: opens the file anew and gives these of its batches.
+        state: the tensors.
+        written: what was written.
+        where: what the file is called in errors.
 
     Raises:
         VerificationError: a tensor is missing, or is not what was written.
     """
-    hashers = {name: manifest.hasher() for name in state if not state[name].size}
-    for batch in found:
+    count = len(written.begins)
+    middle = next((n for n in range(count // 2, count) if written.begins[n]), count)
+    found: dict[str, str] = {}
+    errors: list[BaseException] = []
+
+    def half(numbers: range) -> None:
+        try:
+            found.update(_hashed(read(numbers)))
+        except BaseException as error:  # raised again below
+            errors.append(error)
+
+    other = Thread(target=half, args=(range(middle, count),), daemon=True)
+    if middle < count:
+        other.start()
+    half(range(middle))
+    if middle < count:
+        other.join()
+    if errors:
+        raise errors[0]
+    for name, hash_ in written.hashes.items():
+        staging.compare(name, hash_, found.get(name, manifest.NO_HASH), where=where)
+
+
+def _hashed(batches: Iterator[pa.RecordBatch]) -> dict[str, str]:
+    """The content hash of every tensor that these batches hold."""
+    hashers: dict[str, manifest.Hasher] = {}
+    for batch in batches:
         columns = {key: batch.column(key) for key in ("values", "values64", "data")}
         dtypes = batch.column("dtype").to_pylist()
         for row, name in enumerate(batch.column("name").to_pylist()):
-            hasher = hashers.setdefault(name, manifest.hasher())
+            hasher = hashers.get(name)
+            if hasher is None:
+                hasher = hashers[name] = manifest.hasher()
             if dtypes[row] in _EXACT:
                 key = "values" if dtypes[row] == "f32" else "values64"
                 hasher.update(columns[key][row].values.to_numpy().view(np.uint8))
             elif (buffer := columns["data"][row].as_buffer()) is not None:
                 hasher.update(buffer)
-    for name, written in hashes.items():
-        read = hashers[name].hexdigest() if name in hashers else manifest.NO_HASH
-        staging.compare(name, written, read, where=where)
-
-
-def prepared(state: StateDict) -> tuple[dict[str, str], pa.Schema]:
-    """The hashes of all tensors, and the schema with the manifest in its metadata."""
-    hashes = {tensor.name: staging.digest(tensor) for tensor in state.values()}
-    return hashes, schema({"kerasport": manifest.text(state, hashes)})
+    return {name: hasher.hexdigest() for name, hasher in hashers.items()}
 
 
 def sink(file: BinaryIO) -> Any:

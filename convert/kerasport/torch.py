@@ -1,0 +1,84 @@
+"""A Keras file as a running PyTorch module, in one line.
+
+    import kerasport.torch
+
+    model = kerasport.torch.load_module("model.keras")
+
+What is run is the module that `kerasport.codegen` writes, never code from the file. Whoever wants
+to keep the module writes it down with `kerasport convert --to torch --module` and owns it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from kerasport.errors import MissingExtraError
+from kerasport.model import Snapshot, StateDict, dtype_name
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["load_module"]
+
+_numbers = itertools.count(1)
+
+
+def load_module(
+    source: str | PathLike[str] | Snapshot | object,
+    *,
+    layers: Any = None,
+    snippets: Mapping[str, str] | None = None,
+) -> torch.nn.Module:
+    """The model in a file as a PyTorch module with its weights, ready for inference.
+
+    >>> model = load_module("fixtures/cnn.keras")
+    >>> type(model).__name__, model.training
+    ('Cnn', False)
+
+    Args:
+        source: a path, a live Keras model or a snapshot.
+        layers: descriptions of a user's own layers, as for `kerasport.read`.
+        snippets: by class or path of a layer, the source of the `nn.Module` that stands for it.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        UnsupportedError: the file has no architecture, or a layer that no module can stand for.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "torch", "running a PyTorch module") from None
+    from kerasport.api import read
+    from kerasport.codegen.module import module
+
+    snapshot = source if isinstance(source, Snapshot) else read(source, layers=layers)
+    made = module(snapshot, snippets=snippets or {})
+    made.plan.refuse_losses()
+    name = f"<kerasport module {next(_numbers)}>"
+    # So that a traceback through the module shows its lines.
+    linecache.cache[name] = (len(made.source), None, made.source.splitlines(True), name)
+    namespace: dict[str, Any] = {"__name__": "kerasport_module", "__file__": name}
+    exec(compile(made.source, name, "exec"), namespace)
+    model: torch.nn.Module = namespace[made.name]()
+    if made.double:
+        model.double()
+    model.load_state_dict(_tensors(made.plan.apply()))
+    return model.eval()
+
+
+def _tensors(state: StateDict) -> dict[str, torch.Tensor]:
+    """The values of a state dict as PyTorch's tensors."""
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        array = tensor.numpy().copy()
+        if dtype_name(tensor.dtype) == "bf16":
+            tensors[name] = torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+        else:
+            tensors[name] = torch.from_numpy(array)
+    return tensors
