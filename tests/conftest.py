@@ -40,3 +40,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         count = sum(f"test_{target}_puts_out_what_keras_does" in name for name in passed)
         if count:
             terminalreporter.write_line(f"{count} layers put out the same in Keras and {target}")
+    drawn = [
+        count
+        for report in terminalreporter.getreports("passed")
+        for name, count in report.user_properties
+        if name == "layers drawn"
+    ]
+    if drawn:
+        terminalreporter.write_line(f"{sum(drawn)} layers drawn at random do so too, in both")

@@ -419,6 +419,10 @@ def quantiles(layer: Any, shape: Shape) -> Model:
     return Model([node("Identity", ["summary"], "y")])
 
 
+def scaled_channels(layer: Any, shape: Shape) -> Model:
+    return Model([node("Mul", ["x", "gamma"], "y")])
+
+
 def highway(layer: Any, shape: Shape) -> Model:
     def gemm(name: str, output: str) -> onnx.NodeProto:
         weights = [f"{name}.B", f"{name}.C"] if layer.use_bias else [f"{name}.B"]
@@ -570,6 +574,7 @@ OPERATORS: Mapping[str, Callable[..., Model]] = {
     "RandomFourierFeatures": random_features,
     "Discretization": quantiles,
     "Highway": highway,
+    "LayerScale": scaled_channels,
     "MaxoutDense": maxout,
     **{f"{kind}Cell": cell for kind in ("SimpleRNN", "GRU", "GRUResetBefore", "LSTM")},
     "StackedCells": stacked,

@@ -726,6 +726,11 @@ def _as_it_is(layer: Any, *inputs: Any) -> Any:
     return layer(*inputs, training=False)
 
 
+def _scaled_channels() -> Iterator[Trial]:
+    layer = import_module("keras.src.applications.convnext").LayerScale
+    yield Trial("LayerScale", "image", partial(layer, 0.1, 7), ((2, 3, 5, 7),))
+
+
 def _signals() -> Iterator[Trial]:
     for mode, padding in product(("magnitude", "stft", "real", "imag"), ("valid", "same")):
         yield Trial(
@@ -1073,6 +1078,7 @@ def _all() -> Iterable[Trial]:
     yield from _grouped()
     yield from _more_attention()
     yield from _other_normalizations()
+    yield from _scaled_channels()
     yield from _signals()
     yield from _reversible()
     yield from _convolutional()

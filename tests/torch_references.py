@@ -364,6 +364,11 @@ def quantiles(layer: Any, shape: Shape) -> Reference:
     return module, lambda x: module.summary
 
 
+def scaled_channels(layer: Any, shape: Shape) -> Reference:
+    module = holder(gamma=shape[-1:])
+    return module, lambda x: x * module.gamma
+
+
 def highway(layer: Any, shape: Shape) -> Reference:
     n, bias = shape[-1], layer.use_bias
     module = nn.ModuleDict(
@@ -479,6 +484,7 @@ REFERENCES: Mapping[str, Callable[..., Reference]] = {
     "RandomFourierFeatures": random_features,
     "Discretization": quantiles,
     "Highway": highway,
+    "LayerScale": scaled_channels,
     "MaxoutDense": maxout,
     "PReLUShared": shared_slope,
     **{f"{kind}Cell": cell for kind in ("SimpleRNN", "GRU", "LSTM")},

@@ -299,11 +299,27 @@ def _inspect(options: argparse.Namespace) -> None:
         f"{snapshot.source.format}: {len(snapshot)} layers, {totals['weights']} weights, "
         f"{totals['parameters']:,} parameters, {_bytes(totals['bytes'])}"
     )
+    for path, table in snapshot.tables.items():
+        _say(f"table: {path}: {_described(table)}")
     for reason, count in _counted(omission.reason for omission in snapshot.omitted).items():
         _say(f"left out: {_tensors(count)}, {reason}")
     for layer in snapshot.layers:
         if layer.note:
             _tell(f"note: {layer.path}: {layer.note}")
+
+
+def _described(table: Mapping[str, Any]) -> str:
+    """A vocabulary or the like in a line: of what class, how long, how it begins."""
+    values = table["values"]
+    first = ", ".join(json.dumps(value, ensure_ascii=False)[:40] for value in (values or [])[:3])
+    more = ", …" if values and len(values) > 3 else ""
+    said = [
+        table["class"] or "unknown class",
+        table["role"] if values is None else f"{table['role']} of {len(values):,}: {first}{more}",
+    ]
+    if table["role"] == "hash":
+        said[1] = f"hash, salt {json.dumps(table['options'].get('salt'))}"
+    return "  ".join([*said, *([table["note"]] if table["note"] else [])])
 
 
 def _what(layer: Any) -> str:

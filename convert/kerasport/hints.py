@@ -810,6 +810,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "RMSNormalization": ("epsilon", "axis"),
     "Normalization": ("axis", "invert"),
     "SpectralNormalization": (),
+    "LayerScale": (),
     "Discretization": (),
     "STFTSpectrogram": ("frames",),
     "RandomFourierFeatures": (),

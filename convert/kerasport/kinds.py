@@ -490,6 +490,7 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
         ),
         _batch_normalization,
     ),
+    "LayerScale": "LayerScale",
     "LayerNormalization": _layer_normalization,
     "RMSNormalization": _rms_normalization,
     "GroupNormalization": "GroupNormalization",
@@ -542,7 +543,7 @@ BY_NAME = frozenset(
     {
         *("AdditiveAttention", "Attention", "BatchNormalizationRenorm", "Discretization"),
         *("Highway", "Lookup", "MaxoutDense", "RandomFourierFeatures", "ReversibleEmbedding"),
-        *("SpectralNormalization", "STFTSpectrogram"),
+        *("LayerScale", "SpectralNormalization", "STFTSpectrogram"),
     }
 )
 # A kind → the one that it is a general case of: where both fit, the weights do the same in either.

@@ -325,6 +325,14 @@ _ORIGIN: Final = {
     "dtype": _TEXT,
     "shape": (list,),
 }
+_TABLE: Final = {
+    "class": _TEXT_OR_NULL,
+    "role": _TEXT,
+    "values": (list, type(None)),
+    "options": (dict,),
+    "source": _TEXT,
+    "note": _TEXT_OR_NULL,
+}
 _TWIN: Final = {"name": _TEXT, "stored": _TEXT, "layer": _TEXT, "role": _TEXT}
 _NOTE: Final = {"kind": _TEXT, "subject": _TEXT, "message": _TEXT, "loss": (bool,)}
 _OMISSION: Final = {"name": _TEXT, "reason": _TEXT}
@@ -352,13 +360,16 @@ def _problems(data: Mapping[str, JSON]) -> Iterable[str]:
         if not faults and note["kind"] not in NOTE_KINDS:
             kinds = ", ".join(NOTE_KINDS)
             yield f"notes/{index}/kind: expected one of {kinds}, found {_short(note['kind'])}"
-    for key in ("aliases", "custom"):
+    for key in ("aliases", "custom", "tables"):
         if not isinstance(data.get(key, {}), dict):
             yield f"{key}: expected an object, found {_named(data[key])}"
     aliases = data.get("aliases")
     for alias, name in aliases.items() if isinstance(aliases, dict) else ():
         if not isinstance(name, str):
             yield f"aliases/{alias}: expected a string, found {_named(name)}"
+    tables = data.get("tables")
+    for path, table in tables.items() if isinstance(tables, dict) else ():
+        yield from _typed(f"tables/{path}", table, _TABLE)
     for index, omission in enumerate(data["omitted"]):
         yield from _typed(f"omitted/{index}", omission, _OMISSION)
 

@@ -185,6 +185,7 @@ class Plan:
             that it can be converted again as the model's own file can.
         aliases: further names of the target's tensors → the name that a tensor is written under.
         custom: descriptions of kinds that no table of ours has.
+        tables: vocabularies and the like, which travel in the manifest.
         advice: how to describe the classes that no table knows.
     """
 
@@ -198,6 +199,7 @@ class Plan:
     architecture: Mapping[str, Any] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     custom: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     advice: str = ""
 
     def __str__(self) -> str:

@@ -48,6 +48,7 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
         for alias, name in aliases.items()
         if name not in entries
     ]
+    problems.extend(_other_tables(state.manifest.get("tables", {}), snapshot.tables))
     weights = {tensor.name: tensor for tensor in snapshot.tensors}
     sources = weights | {o.tensor.name: o.tensor for o in snapshot.omitted}
     ways: dict[str, list[_Way]] = {}
@@ -102,6 +103,16 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
         tuple((o["name"], o["reason"]) for o in state.manifest.get("omitted", ())),
         aliases,
     )
+
+
+def _other_tables(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    """Vocabularies and the like that are not the source's."""
+    for path in sorted(found.keys() | expected.keys()):
+        if path not in found or path not in expected:
+            where = "target" if path not in found else "source"
+            yield f"{path}: its table is not in the {where}"
+        elif found[path] != expected[path]:
+            yield f"{path}: its table differs from the source's"
 
 
 def _first_name(name: str, again: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from kerasport.architecture import Graph, Node, Ref
 from kerasport.codegen.activations import activated, activation_name, known
 from kerasport.codegen.arguments import arguments
-from kerasport.codegen.text import call, class_name, lines, literal, prose
+from kerasport.codegen.text import LONGEST, call, class_name, lines, literal, prose
 from kerasport.codegen.values import Value, image_order, unflattened
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.flatten import Order
@@ -285,7 +285,7 @@ class Body:
         """The inputs as arguments of `forward`, those that have masks with another one behind."""
         names = [ref.layer for ref in self.graph.inputs] or ["x"] * len(given)
         for name, value in zip(names, given, strict=False):
-            wanted = identifier(name.lower())
+            wanted = identifier(name.lower()[:LONGEST])
             if len(given) == 1 and DEFAULT_INPUT.fullmatch(wanted):
                 wanted = "x"
             text = self.unused(wanted if wanted not in TAKEN else f"{wanted}_")

@@ -105,7 +105,7 @@ def module(
             return _module(snapshot, graph, steps, snippets or {}, reorder=choice == "reorder")
         except OrderError:
             continue
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, KerasportError):
                 raise
             raise MalformedError(
@@ -283,7 +283,7 @@ def _text(file: File, body: Body, snapshot: Snapshot, *, double: bool) -> Iterat
     yield ""
     yield "import torch"
     yield "from torch import Tensor, nn"
-    if re.search(r"\bF\.", whole):
+    if re.search(r"\bF\.\w+\(", whole):
         yield "from torch.nn import functional as F"
     yield ""
     yield "DTYPES = {"

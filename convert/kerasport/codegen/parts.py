@@ -380,9 +380,7 @@ class StackedRNN(nn.Module):
         for name, cell in cells.items():
             self.add_module(name, cell)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         states: list[Tensor] = []
         for cell in self.children():
             x, last = cell(x) if mask is None else cell(x, mask=mask)

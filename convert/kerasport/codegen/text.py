@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from kerasport.errors import UnsupportedError
 
-__all__ = ["WIDTH", "call", "class_name", "literal", "lines", "prose", "tuple_of"]
+__all__ = ["LONGEST", "WIDTH", "call", "class_name", "literal", "lines", "prose", "tuple_of"]
 
 WIDTH: Final = 100
-_CLOSING: Final = {")": "(", "]": "[", "}": "{"}
+LONGEST: Final = 60
 _BIGGEST: Final = 1 << 63
 
 
@@ -72,7 +72,7 @@ def class_name(name: str) -> str:
     >>> class_name("my_model-2"), class_name("3d net"), class_name("ResNet50")
     ('MyModel2', 'Model3dNet', 'ResNet50')
     """
-    words = re.findall(r"[A-Za-z0-9]+", name)
+    words = re.findall(r"[A-Za-z0-9]+", name[:LONGEST])
     made = "".join(word[0].upper() + word[1:] for word in words)
     return made if made[:1].isalpha() else f"Model{made}"
 

@@ -180,6 +180,8 @@ TABLE: Mapping[str, Row] = {
         Slot("gamma", "channel", when="scale"),
         Slot("beta", "channel", when="center"),
     ),
+    # Of ConvNeXt in keras.applications, which gives the variable no name.
+    "LayerScale": (Slot("gamma", "channel", aliases=("variable", "Variable")),),
     "RMSNormalization": (Slot("scale", "{normalized}"),),
     "Normalization": (
         Slot("mean", "{normalized}", trainable=False),

@@ -183,6 +183,8 @@ TABLE: Mapping[str, Row] = {
         Slot("scale", "channel", "gamma", fill=1.0, needs=("gamma", "beta")),
         Slot("bias", "channel", "beta", fill=0.0, needs=("gamma", "beta")),
     ),
+    # Mul.
+    "LayerScale": (Slot("gamma", "channel"),),
     # RMSNormalization, of opset 23.
     "RMSNormalization": (Slot("scale", "{normalized}"),),
     # Sub and Div by the root.

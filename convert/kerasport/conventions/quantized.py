@@ -112,9 +112,7 @@ SLOTS: Mapping[str, tuple[Slot, ...]] = {
     **{f"EinsumDense{word}": slots for word, slots in EINSUM.items()},
     **{f"EinsumDenseBatched{word}": slots for word, slots in EINSUM.items()},
     **{f"Embedding{word}": slots for word, slots in EMBEDDING.items()},
-    **{
-        f"ReversibleEmbedding{word}": (*slots, *REVERSE[word]) for word, slots in EMBEDDING.items()
-    },
+    **{f"ReversibleEmbedding{word}": (*slots, *REVERSE[word]) for word, slots in EMBEDDING.items()},
 }
 
 

@@ -178,6 +178,8 @@ TABLE: Mapping[str, Row] = {
         Slot("weight", "channel", "gamma", fill=1.0, needs=AFFINE),
         Slot("bias", "channel", "beta", fill=0.0, needs=AFFINE),
     ),
+    # A parameter of a module of one's own: x * gamma.
+    "LayerScale": (Slot("gamma", "channel"),),
     "RMSNormalization": (Slot("weight", "{normalized}", "scale"),),
     # Buffers of a module of one's own: (x - mean) / max(sqrt(variance), 1e-7).
     "Normalization": (
