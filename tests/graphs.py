@@ -180,7 +180,9 @@ MERGES: Final = ("add", "multiply", "maximum", "average", "subtract", "plus", "c
 @st.composite
 def programs(draw: DrawFn, most: int = 9) -> Program:
     """Programs of up to `most` steps."""
-    inputs = tuple(draw(st.lists(st.sampled_from(sorted(IMAGE)), min_size=1, max_size=3)))
+    inputs: tuple[str, ...] = tuple(
+        draw(st.lists(st.sampled_from(sorted(IMAGE)), min_size=1, max_size=3))
+    )
     kinds = list(inputs)
     steps: list[Step] = []
     for _ in range(draw(st.integers(1, most))):
@@ -188,7 +190,7 @@ def programs(draw: DrawFn, most: int = 9) -> Program:
         kinds.append(_kind(steps[-1], kinds))
     used = {place for step in steps for place in step.takes}
     outputs = [n for n in range(len(kinds)) if n not in used]
-    extra = draw(st.lists(st.integers(len(inputs), len(kinds) - 1), max_size=1))
+    extra: list[int] = draw(st.lists(st.integers(len(inputs), len(kinds) - 1), max_size=1))
     return Program(inputs, tuple(steps), tuple(dict.fromkeys([*outputs, *extra])))
 
 
@@ -197,7 +199,7 @@ def _step(draw: DrawFn, kinds: list[str], steps: list[Step], inputs: int) -> Ste
     # Recent tensors are taken more often, so that graphs become deep.
     place = draw(st.one_of(st.just(len(kinds) - 1), st.integers(0, len(kinds) - 1)))
     others = [n for n, kind in enumerate(kinds) if kind == kinds[place] and n != place]
-    if others and draw(st.booleans()):
+    if draw(st.booleans()) and others:
         return Step(draw(st.sampled_from(MERGES)), (place, draw(st.sampled_from(others))), size)
     if draw(st.integers(0, 9)) == 0:
         return Step(draw(st.sampled_from(sorted(SCALES))), (place,), size)
@@ -209,7 +211,7 @@ def _step(draw: DrawFn, kinds: list[str], steps: list[Step], inputs: int) -> Ste
         and len(step.takes) == 1
         and kinds[step.takes[0]] == kinds[place]
     ]
-    if before and draw(st.booleans()):
+    if draw(st.booleans()) and before:
         again = draw(st.sampled_from(before))
         return Step(steps[again].name, (place,), size, again)
     name: SearchStrategy[str] = st.sampled_from(sorted(ONE[kinds[place]]))
@@ -230,7 +232,7 @@ def model(program: Program) -> Any:
     """
     values: list[tuple[Any, str]] = [(keras.Input(IMAGE[kind]), kind) for kind in program.inputs]
     inputs = [value for value, _ in values]
-    layers: dict[int, Layer] = {}
+    layers: dict[int, Any] = {}
     for number, step in enumerate(program.steps):
         x, kind = values[step.takes[0]]
         if len(step.takes) == 2:

@@ -634,18 +634,18 @@ def _more_attention() -> Iterator[Trial]:
 def _other_normalizations() -> Iterator[Trial]:
     axes: list[int | list[int]] = [-1, [-1], [2], [-2, -1], [1, 2, 3]]
     for axis, epsilon in product(axes, (1e-6, 0.1)):
-        shape = (2, 3, 5, 7) if axis != [2] else (2, 3, 5)
+        shapes = ((2, 3, 5, 7),) if axis != [2] else ((2, 3, 5),)
         yield Trial(
             "RMSNormalization",
             label(axis=axis, epsilon=epsilon),
             partial(L.RMSNormalization, axis=axis, epsilon=epsilon),
-            (shape,),
+            shapes,
         )
         yield Trial(
             "LayerNormalizationScaled",
             label(axis=axis, epsilon=epsilon),
             partial(_rms_scaled, axis=axis, epsilon=epsilon),
-            (shape,),
+            shapes,
             call=_quietly,
         )
     for where, invert in product((-1, 1, [1, 2], [-1, -2], None), BOTH):
@@ -685,11 +685,12 @@ def _other_normalizations() -> Iterator[Trial]:
         ((2, 3, 5, 7),),
         call=_as_it_is,
     )
-    for scale, center, axis in product(BOTH, BOTH, (-1, 1, [1, 3])):
+    for scale, center, one_or_two in product(BOTH, BOTH, (-1, 1, [1, 3])):
+        options = {"axis": one_or_two, "scale": scale, "center": center}
         yield Trial(
             "BatchNormalizationRenorm",
-            label(axis=axis, scale=scale, center=center),
-            partial(T.BatchNormalization, axis=axis, scale=scale, center=center, renorm=True),
+            label(**options),
+            partial(T.BatchNormalization, renorm=True, **options),
             ((2, 3, 5, 7),),
             call=_as_it_is,
         )

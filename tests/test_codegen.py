@@ -46,7 +46,7 @@ def forward(text: str) -> str:
     return text.rpartition("    def forward(")[2].partition("\n\n\n")[0]
 
 
-# ---------------------------------------------------------------------------------- what it says
+# ------------------------------------------------------------------------------------- what it says
 
 
 def test_the_file_reads_as_a_person_would_write_it() -> None:
@@ -180,7 +180,7 @@ def test_linters_would_find_something(tmp_path: Path) -> None:
         assert run.returncode == 1
 
 
-# ------------------------------------------------------------------------------- that it is a module
+# ------------------------------------------------------------------------------ that it is a module
 
 
 # torch.export says this of any nn.LSTM and nn.GRU.
@@ -256,7 +256,7 @@ def _turned(x: Any, orders: tuple[tuple[int, ...], ...]) -> Any:
     return np.ascontiguousarray(x.transpose(orders[0]) if orders[0] else x)
 
 
-# ------------------------------------------------------------------------------------- its weights
+# -------------------------------------------------------------------------------------- its weights
 
 
 def test_write_puts_the_module_and_its_weights_side_by_side(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_float64_stays_float64() -> None:
     np.testing.assert_allclose(found, np.asarray(model(x)), rtol=1e-14)
 
 
-# ---------------------------------------------------------------------------------- hostile models
+# ----------------------------------------------------------------------------------- hostile models
 
 
 def _read(architecture: Mapping[str, Any], file: str = "m.keras") -> Snapshot:

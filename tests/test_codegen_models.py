@@ -41,7 +41,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
 
 
-# ---------------------------------------------------------------------------------------- fixtures
+# ----------------------------------------------------------------------------------------- fixtures
 
 FILES = sorted(
     path
@@ -63,7 +63,7 @@ def test_there_are_fixtures() -> None:
     assert len(FILES) == 13
 
 
-# ------------------------------------------------------------------------------------------ corpus
+# ------------------------------------------------------------------------------------------- corpus
 
 
 def architectures() -> list[Path]:
@@ -186,9 +186,7 @@ def test_a_model_agrees_with_its_port_to_tflite(tmp_path: Path) -> None:
     )
     interpreter.allocate_tensors()
     (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
-    made, about = built(
-        kerasport.read(CORPUS / "mlperf_tiny" / "pretrainedResnet.h5"), tmp_path
-    )
+    made, about = built(kerasport.read(CORPUS / "mlperf_tiny" / "pretrainedResnet.h5"), tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(5):
         x = (rng.random(given["shape"]) * 255).astype(np.float32)
@@ -198,7 +196,7 @@ def test_a_model_agrees_with_its_port_to_tflite(tmp_path: Path) -> None:
         assert deviation(ran(made, about, [x])[0], wanted) < TOLERANCE
 
 
-# -------------------------------------------------------------------------------- models of tf_keras
+# ------------------------------------------------------------------------------- models of tf_keras
 
 
 def _own_operations(k: Any, tf: Any) -> Any:
@@ -300,7 +298,7 @@ def test_a_model_of_tf_keras_gives_what_it_gives(name: str, way: str, tmp_path: 
         assert deviation(a, np.asarray(b)) < TOLERANCE
 
 
-# --------------------------------------------------------------------------------- big architectures
+# -------------------------------------------------------------------------------- big architectures
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "DenseNet121"])

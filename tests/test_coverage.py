@@ -22,6 +22,8 @@ import pytest
 import tf_keras
 
 import kerasport
+from benchmarks.applications import built as built_application
+from benchmarks.applications import compared
 from kerasport.conventions import NAMES, OLDER, convention
 from kerasport.errors import KerasportError
 from kerasport.kinds import CLASSES, facets
@@ -205,7 +207,8 @@ def classes(package: Any) -> Mapping[str, type]:
     for place in places:
         for name, value in vars(place).items():
             public = inspect.isclass(value) and not name.startswith("_")
-            if public and issubclass(value, package.layers.Layer):
+            layer = public and issubclass(value, package.layers.Layer)
+            if layer and not issubclass(value, package.Model):
                 found.setdefault(name, value)
     return found
 
@@ -475,3 +478,33 @@ def test_the_live_reader_is_what_reads_models() -> None:
     """What is compared above is what users get."""
     model = keras.Sequential([keras.Input((3,)), L.Dense(5, name="only")])
     assert list(read_model(model)) == ["only"]
+
+
+# --------------------------------------------------------------------------------- whole models
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV3Small", "ConvNeXtTiny"])
+def test_a_model_of_keras_applications_converts_from_memory_and_from_its_file(
+    name: str, tmp_path: Path
+) -> None:
+    """A sample; `python -m benchmarks.applications` runs all of them."""
+    found = compared(built_application(name), tmp_path)
+    assert found.problems == ()
+    assert found.placed == found.stored > 100
+
+
+def test_a_byte_that_differs_between_memory_and_file_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: the file is saved with other weights than those in memory."""
+    model = keras.Sequential([keras.Input((3,)), L.Dense(5, name="only")])
+    save = model.save
+
+    def other(path: Path) -> None:
+        before = model.get_weights()
+        model.set_weights([before[0] + 1, before[1]])
+        save(path)
+        model.set_weights(before)
+
+    monkeypatch.setattr(model, "save", other)
+    assert compared(model, tmp_path).problems == ("only.weight: other bytes",)

@@ -47,8 +47,9 @@ MAY_IMPORT = {
     },
     "codegen": {
         *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "model", "names"),
-        *("options", "shapes"),
+        *("options", "shapes", "transpose", "writers"),
     },
+    "torch": {"api", "codegen", "errors", "model"},
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
@@ -73,7 +74,7 @@ ONLY_IN = {
     "onnx": {"readers", "writers"},
     "pyarrow": {"readers", "writers"},
     "safetensors": {"readers", "writers"},
-    "torch": {"readers", "testing", "writers"},
+    "torch": {"readers", "testing", "torch", "writers"},
 }
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 

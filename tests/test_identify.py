@@ -469,3 +469,172 @@ def test_the_equation_names_the_axes(
 @pytest.mark.parametrize("equation", ["", "ab", "ab,bc", "ab->ba", "a,b,c->abc", "->", None, 5])
 def test_what_is_no_equation_of_two_operands_is_not_known(equation: object) -> None:
     assert facets("EinsumDense", {"equation": equation}) == ()
+
+
+# ------------------------------------------------------------------ kinds of few files, and parts
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        ("CuDNNLSTM", {"kernel": (3, 20), "recurrent_kernel": (5, 20), "bias": (40,)}),
+        ("CuDNNGRU", {"kernel": (3, 15), "recurrent_kernel": (5, 15), "bias": (30,)}),
+        (
+            "BidirectionalCuDNNLSTM",
+            {
+                f"{side}_lstm/{name}": shape
+                for side in ("forward", "backward")
+                for name, shape in (
+                    ("kernel", (3, 20)),
+                    ("recurrent_kernel", (5, 20)),
+                    ("bias", (40,)),
+                )
+            },
+        ),
+        ("ConvLSTM1D", {"kernel": (2, 3, 20), "recurrent_kernel": (2, 5, 20), "bias": (20,)}),
+        ("ConvLSTM2D", {"cell/0": (2, 7, 3, 20), "cell/1": (2, 7, 5, 20), "cell/2": (20,)}),
+        ("MaxoutDense", {"W": (7, 3, 5), "b": (7, 5)}),
+        ("Normalization", {"mean": (3,), "variance": (3,), "count": ()}),
+    ],
+)
+def test_a_rare_kind_is_inferred_where_it_alone_fits(kind: str, shapes: Shapes) -> None:
+    """A bias of twice the length is cuDNN's, and its matrices lie otherwise than Keras's."""
+    layer = known(shapes)
+    assert (layer.kind, layer.inferred) == (kind, True)
+
+
+@pytest.mark.parametrize(
+    "shapes", [{"0": (7, 3, 5), "1": (7, 5)}, {"0": (1, 5)}, {"0": (2, 1, 5), "1": (2, 1, 5)}]
+)
+def test_numbers_alone_are_never_a_kind_of_few_files(shapes: Shapes) -> None:
+    """The twin: without names, the same arrays may be anything of a user's own."""
+    assert known(shapes).kind is None
+
+
+def attention(heads: int, groups: int) -> Shapes:
+    return {
+        "query/kernel": (7, heads, 3),
+        "key/kernel": (7, groups, 3),
+        "value/kernel": (7, groups, 3),
+        "attention_output/kernel": (heads, 3, 7),
+    }
+
+
+def test_of_two_kinds_that_do_the_same_the_special_one_is_taken() -> None:
+    """Grouped attention with a group a head is attention; a file names neither."""
+    assert known(attention(4, 4)).kind == "MultiHeadAttention"
+    assert known(attention(4, 2)).kind == "GroupedQueryAttention"
+
+
+SPECTRAL = {"layer": {"class_name": "Dense", "config": {"name": "inside", "use_bias": True}}}
+
+
+def spectral(twin: float) -> Snapshot:
+    """A Dense whose kernel is stored twice, the second time plus `twin`."""
+    kernel = np.arange(15, dtype=np.float32).reshape(3, 5)
+    arrays = {
+        "layer/0": kernel,
+        "layer/1": np.zeros(5, np.float32),
+        "0": kernel + np.float32(twin),
+        "1": np.zeros((1, 5), np.float32),
+    }
+    weights = {key: Tensor.of(f"it/{key}", array) for key, array in arrays.items()}
+    layer = Layer("it", "SpectralNormalization", SPECTRAL, weights)
+    return identify(Snapshot(Source("some.keras", "keras"), (layer,)))
+
+
+def test_a_weight_that_is_stored_twice_is_taken_once() -> None:
+    """Keras 3 stores the kernel with the wrapper and with the layer inside."""
+    found = spectral(0)
+    assert {path: layer.kind for path, layer in found.items()} == {
+        "it/layer": "Dense",
+        "it": "SpectralNormalization",
+    }
+    assert list(found["it"].weights) == ["vector_u"]
+    assert [str(omission) for omission in found.omitted] == ["it/0: shared with it/layer/0"]
+
+
+def test_what_differs_is_no_repetition() -> None:
+    """The twin: one value off, and dropping it would lose a weight."""
+    found = spectral(1)
+    assert found.omitted == ()
+    assert found["it"].kind is None
+    assert list(found["it"].weights) == ["0", "1"]
+
+
+def test_a_spectral_layer_of_an_older_file_is_told_apart_by_names() -> None:
+    shapes = {"inside/kernel": (3, 5), "inside/bias": (5,), "vector_u": (1, 5)}
+    layer = a_layer(shapes, "SpectralNormalization", SPECTRAL)
+    found = identify(Snapshot(Source("some.h5", "legacy"), (layer,)))
+    assert {path: list(layer.weights) for path, layer in found.items()} == {
+        "it/layer": ["kernel", "bias"],
+        "it": ["vector_u"],
+    }
+
+
+UNLIKE = {
+    "layer": {"class_name": "LSTM", "config": {"name": "forward_lstm"}},
+    "backward_layer": {"class_name": "GRU", "config": {"name": "gru", "reset_after": True}},
+}
+
+
+@pytest.mark.parametrize("back", ["gru", "backward_gru"])
+def test_unlike_directions_are_two_layers(back: str) -> None:
+    """Keras 3 leaves a layer that was given for the way back its own name."""
+    shapes = {
+        "forward_lstm/kernel": (3, 20),
+        "forward_lstm/recurrent_kernel": (5, 20),
+        "forward_lstm/bias": (20,),
+        f"{back}/kernel": (3, 21),
+        f"{back}/recurrent_kernel": (7, 21),
+        f"{back}/bias": (2, 21),
+    }
+    layer = a_layer(shapes, "Bidirectional", UNLIKE)
+    found = identify(Snapshot(Source("some.h5", "legacy"), (layer,)))
+    assert {path: layer.kind for path, layer in found.items()} == {
+        "it/forward_layer": "LSTM",
+        "it/backward_layer": "GRU",
+    }
+
+
+def test_a_tensor_of_no_part_leaves_the_layer_unrecognised() -> None:
+    layer = known({"somewhere/kernel": (3, 20)}, "Bidirectional", UNLIKE)
+    assert layer.kind is None
+    assert layer.note == "a tensor belongs to no part of this Bidirectional"
+
+
+@pytest.mark.parametrize(
+    ("order", "layout"),
+    [("channels_first", "channel height width"), ("channels_last", "height width channel")],
+)
+def test_slopes_lie_as_the_images_of_the_model_do(order: str, layout: str) -> None:
+    """PReLU has no `data_format` of its own; the convolutions around it have."""
+    slopes = a_layer({"0": (7, 5, 3)}, "PReLU", {"shared_axes": None}, path="slopes")
+    conv = a_layer({"0": (2, 2, 3, 7)}, "Conv2D", {"data_format": order, "use_bias": False})
+    found = identify(Snapshot(Source("some.keras", "keras"), (conv, slopes)))
+    assert str(found["slopes"].weights["alpha"].layout) == layout
+    assert found["slopes"].config == {"shared_axes": None}
+
+
+def test_a_bias_behind_an_ellipsis_has_a_dimension_for_each_axis_of_it() -> None:
+    config = {"equation": "ab...,bc->ac...", "bias_axes": "c"}
+    layer = known({"0": (3, 5), "1": (5, 1, 1)}, "EinsumDense", config)
+    assert str(layer.weights["bias"].layout) == "out_c 1 1"
+    assert known({"0": (3, 5), "1": (7, 1, 1)}, "EinsumDense", config).kind is None
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_gate_is_one_more_projection(gate: bool) -> None:
+    shapes = {
+        "query_dense/0": (7, 2, 3),
+        "key_dense/0": (7, 2, 3),
+        "value_dense/0": (7, 2, 3),
+        "output_dense/0": (2, 3, 7),
+        **({"_gate_dense/0": (7, 2, 3)} if gate else {}),
+    }
+    config = {"use_bias": False, "use_gate": gate}
+    layer = known(shapes, "MultiHeadAttention", config)
+    assert layer.kind == ("GatedMultiHeadAttention" if gate else "MultiHeadAttention")
+    other = a_layer(shapes, "MultiHeadAttention", {**config, "use_gate": not gate})
+    kinds = {x.kind for x in identify(Snapshot(Source("x.keras", "keras"), (other,))).layers}
+    assert kinds.isdisjoint({"GatedMultiHeadAttention", "MultiHeadAttention"})

@@ -545,6 +545,32 @@ def test_a_kernel_of_keras_2_convolves_as_its_backend_did(
     assert oracles.deviation(y.numpy(), expected) < TOLERANCE
 
 
+@corpus
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("backend", STEPS)
+def test_the_same_numbers_in_real_files_are_two_convolutions(backend: str, number: int) -> None:
+    """Files of both backends and of Keras 1 and 2 hold one kernel, and nothing but whose it is."""
+    path = CORPUS / f"dl4j/w_conv2d_{backend}_{number}.h5"
+    (layer,) = kerasport.read(path)
+    w, b = (values[()] for values in _datasets(path))
+    x = normal(2, 5, 5, 5)
+    expected = STEPS[backend](x, np.moveaxis(w, (-1, -2), (0, 1))) + b.reshape(-1, 1, 1)
+    found = tensors(path, "torch")
+    y = functional.conv2d(*(torch.tensor(v) for v in (x, found["weight"], found["bias"])))
+    assert oracles.deviation(y.numpy(), expected) < TOLERANCE
+    assert layer.startswith("conv")
+
+
+def _datasets(path: Path) -> list[Array]:
+    """The arrays of a file by rank, the kernel first, found by h5py alone."""
+    found: list[Array] = []
+    with h5py.File(path) as file:
+        file["model_weights"].visititems(
+            lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
+        )
+    return sorted(found, key=lambda array: -array.ndim)
+
+
 def test_the_two_convolutions_are_not_the_same() -> None:
     """The twin of all of the above: taken for the other backend's, a kernel gives other numbers."""
     x, w = normal(2, 3, 7, 5), normal(5, 3, 2, 3)
@@ -826,7 +852,8 @@ def test_a_locally_connected_layer_has_a_bias_of_its_ordering(tmp_path: Path) ->
         )
         found = tensors(write(tmp_path / f"{ordering}.h5", [layer]), "keras")
         np.testing.assert_array_equal(found["kernel"], w)
-        np.testing.assert_array_equal(found["bias"], bias)
+        # Of today's bias with channels first, Keras takes the elements in the order of channels.
+        np.testing.assert_array_equal(found["bias"], b.reshape(bias.shape))
     layer = ("LocallyConnected1D", {"filter_length": 2, "nb_filter": 5}, {})
     weights = {"W": normal(11, 2 * 3, 5), "b": normal(11, 5)}
     found = tensors(write(tmp_path / "1d.h5", [(*layer[:2], weights)]), "keras")
@@ -923,7 +950,9 @@ def layers(draw: st.DrawFn, name: str, kind: str, number: int) -> Snapshot:
     case: Case = list(rows(convention(name)[kind]))[number]
     assert isinstance(case.slots, tuple)
     slots: tuple[Slot, ...] = case.slots
-    words = {**BRACES, "window": "(k in)" if "1D" in kind else "(kh kw in)"}
+    words = {**BRACES, "window": "(k in)", "bias": "position out"}
+    if "2D" in kind:
+        words |= {"window": "(kh kw in)", "bias": "row column out"}
     layouts = {s.name: Layout.parse(s.layout.format_map(words)) for s in slots}
     axes = dict.fromkeys(axis for layout in layouts.values() for axis in layout.axes)
     sizes = {axis: draw(st.integers(1, 5)) for axis in axes}

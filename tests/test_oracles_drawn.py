@@ -109,7 +109,7 @@ def depthwise(draw: st.DrawFn, n: Sizes) -> Trial:
 
 def normalization(draw: st.DrawFn, n: Sizes) -> Trial:
     name = draw(st.sampled_from(("Batch", "Layer", "Group")))
-    options = {"scale": draw(BOTH), "center": draw(BOTH)}
+    options: dict[str, Any] = {"scale": draw(BOTH), "center": draw(BOTH)}
     options["epsilon"] = draw(st.sampled_from((1e-3, 1e-5, 0.1)))
     rank = draw(st.integers(2, 4))
     shape = n[:rank]

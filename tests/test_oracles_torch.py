@@ -506,11 +506,12 @@ def test_a_wrong_sentence_puts_out_other_numbers(
 def test_every_kind_of_the_tables_is_on_trial() -> None:
     """A kind without an oracle would be a claim without proof.
 
-    Those of quantized layers and low-rank factors are in test_quantized.py and test_lora.py.
+    Those of quantized layers, low-rank factors and lookups are in test_quantized.py, test_lora.py
+    and test_lookups.py.
     """
     tried = Counter(x.kind for t in GRID for x in oracles.snapshot(t.build().layer).layers)
     assert set(convention("keras")) == set(convention("torch"))
-    assert set(tried) == {kind for kind in convention("keras") if plain(kind) == kind}
+    assert {*tried, "Lookup"} == {kind for kind in convention("keras") if plain(kind) == kind}
     slipped = {kind for _, kind, _ in SLIPS}
     absent = {
         kind

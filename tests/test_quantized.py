@@ -9,6 +9,7 @@ its description.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -33,7 +34,6 @@ from kerasport.conventions import convention
 from kerasport.dequantize import dequantized
 from kerasport.errors import MalformedError, UnsupportedError
 from kerasport.identify import identify
-from kerasport.layout import relayout
 from kerasport.model import Layer, Snapshot, Source, Tensor
 from kerasport.transpose import plan
 from kerasport.variants import LORA, plain, scheme
@@ -141,6 +141,7 @@ LINEAR = (
     *(*INTS, "float8", "gptq/8/-1", "gptq/2/3", "gptq/4/-1", "gptq/4/3", "gptq/4/3/order"),
     *("awq/4/-1", "awq/4/3"),
 )
+MATRICES = (*INTS, "float8", "gptq/8/3", "gptq/4/-1", "awq/4/3")
 # Equation, output shape, axes of the bias, shape of the input with one batch and one step.
 EQUATIONS: tuple[tuple[str, tuple[int | None, ...], str | None, tuple[int, ...]], ...] = (
     ("ab,bc->ac", (5,), "c", (1, 7)),
@@ -157,9 +158,10 @@ EQUATIONS: tuple[tuple[str, tuple[int | None, ...], str | None, tuple[int, ...]]
 
 
 def _all() -> Iterator[Trial]:
-    for (n, units), bias, how in product([(7, 5), (5, 5), (11, 2)], (True, False), LINEAR):
+    sizes = [(7, 5, True), (5, 5, False), (11, 2, True)]
+    for (n, units, bias), how in product(sizes, LINEAR):
         yield Trial(partial(L.Dense, units, use_bias=bias), (1, n), how, f"Dense-{n},{units},{bias}")
-    for (equation, shape, bias, source), how in product(EQUATIONS, LINEAR):
+    for (equation, shape, bias, source), how in product(EQUATIONS, MATRICES):
         if "..." in equation and how != "float8":
             continue  # Keras 3.15 does not know how to quantize these
         yield Trial(
@@ -302,19 +304,20 @@ def test_a_wrong_arithmetic_is_noticed(fault: str, monkeypatch: pytest.MonkeyPat
 # ------------------------------------------------------------------- what is passed on, unchanged
 
 
-@pytest.mark.parametrize("to", ["torch", "onnx"])
 @pytest.mark.parametrize("trial", TRIALS, ids=str)
-def test_every_number_of_a_quantized_layer_comes_back(trial: Trial, to: str) -> None:
+def test_every_number_of_a_quantized_layer_comes_back(trial: Trial) -> None:
     found = seen(trial)
-    steps = plan(found, to=to)
-    if steps.problems:
-        assert to == "torch" and "torch.einsum" in steps.problems[0]
-        return
-    back = oracles.returned(steps)
-    assert back.keys() == {tensor.name for tensor in found.tensors}
-    for tensor in found.tensors:
-        assert back[tensor.name].dtype == tensor.dtype
-        np.testing.assert_array_equal(back[tensor.name], tensor.numpy())
+    for to in ("torch", "onnx"):
+        steps = plan(found, to=to)
+        if steps.problems:
+            assert to == "torch"
+            assert "torch.einsum" in steps.problems[0]
+            continue
+        back = oracles.returned(steps)
+        assert back.keys() == {tensor.name for tensor in found.tensors}
+        for tensor in found.tensors:
+            assert back[tensor.name].dtype == tensor.dtype
+            np.testing.assert_array_equal(back[tensor.name], tensor.numpy())
 
 
 def test_every_variable_of_keras_is_passed_on() -> None:
@@ -400,13 +403,13 @@ def test_every_quantized_kind_of_the_tables_is_on_trial() -> None:
     assert {plain(kind) for kind in tables} == {
         *("Dense", "EinsumDense", "EinsumDenseBatched", "Embedding", "ReversibleEmbedding"),
     }
-    assert len(TRIALS) > 150
+    assert len(TRIALS) > 140
 
 
 # ----------------------------------------------------------------------------------- other dtypes
 
 
-@pytest.mark.parametrize("how", ["int8", "int4/3", "gptq/4/3"])
+@pytest.mark.parametrize("how", ["int8", "int4/-1", "int4/3"])
 def test_variables_of_bfloat16_give_bfloat16(how: str) -> None:
     """Where Keras computes in bfloat16, so do we; one rounding for each of its operations."""
     layer = L.Dense(5, dtype="bfloat16")
@@ -471,14 +474,14 @@ def test_dequantized_it_is_an_attention_again(how: str) -> None:
 # ------------------------------------------------------------------------------------------- files
 
 
-MODES = ("int8", "int4", "float8", "gptq", "awq")
+MODES = ("int8", "int4", "float8")
+FORGETFUL = ("gptq", "awq")
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_file_and_its_model_are_read_alike(mode: str) -> None:
     path = FIXTURES / f"tokens.{mode}.keras"
-    model = keras.models.load_model(path)
-    filed, live = kerasport.read(path), kerasport.read(model)
+    filed, live = kerasport.read(path), kerasport.read(keras.models.load_model(path))
     assert [layer.kind for layer in filed.layers] == [layer.kind for layer in live.layers]
     assert any(scheme(str(layer.kind)) for layer in filed.layers)
     for one, other in zip(filed.tensors, live.tensors, strict=True):
@@ -487,70 +490,123 @@ def test_a_file_and_its_model_are_read_alike(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_dequantized_fixture_does_what_the_quantized_one_did(mode: str, tmp_path: Path) -> None:
-    """The recorded outputs are Keras's, whose int8 and float8 layers round their inputs too."""
-    path = FIXTURES / f"tokens.{mode}.keras"
+def test_a_dequantized_fixture_does_what_the_quantized_one_did(mode: str) -> None:
+    """The recorded outputs are Keras's, whose int8 and float8 layers round their inputs too.
+
+    The hint `inputs` says so, and doing what it says leaves no more than the order of sums.
+    """
     with np.load(FIXTURES / "tokens.io.npz") as io:
         ids, expected = io["inputs"], io[mode]
-    state = kerasport.plan(kerasport.read(path, dequantize=True), to="keras").apply()
-    w = {name: tensor.numpy() for name, tensor in state.items()}
-    x = w["value/embeddings"][ids]
-    x = np.einsum("abc,cd->abd", x, w["mix/kernel"]) + w["mix/bias"]
-    x = np.maximum(x, 0).reshape(len(ids), -1)
-    x = np.maximum(x @ w["hidden/kernel"] + w["hidden/bias"], 0)
-    logits = x @ w["logits/kernel"] + w["logits/bias"]
-    off = np.abs(logits - expected).max() / np.abs(expected).max()
-    assert off < (0.1 if mode in ("int8", "float8") else 1e-5)
-    agreed = logits.argmax(1) == expected.argmax(1)
-    assert agreed.all()
+    source = kerasport.read(FIXTURES / f"tokens.{mode}.keras", dequantize=True)
+    w = {tensor.name: tensor.numpy() for tensor in source.tensors}
+    stored = kerasport.read(FIXTURES / f"tokens.{mode}.keras")
+    hints = plan(stored, to="keras").layers
+
+    def dense(name: str, x: Array) -> Array:
+        match hints[name]["hints"]["quantization"]["value"]["inputs"]:
+            case "i8, by the largest of each row":
+                scale = 127 / (np.abs(x).max(-1, keepdims=True) + np.float32(1e-7))
+                x = np.round(x * scale) / scale
+            case "f8_e4m3fn, by inputs_scale":
+                scale = stored[name].weights["inputs_scale"].numpy()
+                x = np.clip(x / scale, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+                x = x.astype(np.float32) * scale
+        y: Array = x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+        return y
+
+    x = np.maximum(dense("mix", w["value/embeddings"][ids]), 0).reshape(len(ids), -1)
+    logits = dense("logits", np.maximum(dense("hidden", x), 0))
+    assert np.abs(logits - expected).max() / np.abs(expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("to", ["torch", "onnx", "keras"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *FORGETFUL])
 def test_fixtures_are_converted_and_verified(mode: str, to: str, tmp_path: Path) -> None:
     path = FIXTURES / f"tokens.{mode}.keras"
-    for extra in ({}, {"dequantize": True}):
-        source = kerasport.read(path, **extra)  # type: ignore[arg-type]
-        target = tmp_path / f"{mode}.{to}.{len(extra)}.safetensors"
+    for floats in (False, True)[: 1 if mode in FORGETFUL else 2]:
+        source = kerasport.read(path, dequantize=floats)
+        target = tmp_path / f"{floats}.safetensors"
         report = kerasport.convert(source, target, to=to)
         assert not any(note.loss for note in report.notes)
-        assert bool(extra) == any(note.kind == "dequantized" for note in report.notes)
-        placed = {tensor.name for tensor in source.tensors}
-        assert report.placed == len(placed)
+        assert floats == any(note.kind == "dequantized" for note in report.notes)
+        assert report.placed == len(list(source.tensors))
         # The manifest says what was done to the source, and verify does it again.
-        again = kerasport.verify(target, against=path)
-        assert again.placed == report.placed
-        back = kerasport.read(target)
+        assert kerasport.verify(target, against=path).placed == report.placed
         if to == "keras":
+            back = kerasport.read(target)
             assert [x.kind for x in back.layers] == [x.kind for x in source.layers]
+            for one, other in zip(back.tensors, source.tensors, strict=True):
+                np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_an_archive_of_ours_is_dequantized_as_its_source_is(tmp_path: Path) -> None:
-    path = FIXTURES / "tokens.awq.keras"
-    kerasport.convert(path, tmp_path / "a.safetensors", to="keras")
-    ours = kerasport.read(tmp_path / "a.safetensors", dequantize=True)
-    for one, other in zip(
-        ours.tensors, kerasport.read(path, dequantize=True).tensors, strict=True
-    ):
-        assert one.name == other.name
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+@pytest.mark.parametrize("mode", FORGETFUL)
+def test_zero_points_that_keras_did_not_save_are_missed(mode: str) -> None:
+    """Their floats are lost, and we say so."""
+    found = kerasport.read(FIXTURES / f"tokens.{mode}.keras")
+    assert all("kernel_zero" not in layer.weights for layer in found.layers)
+    with pytest.raises(UnsupportedError) as caught:
+        dequantized(found)
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["hidden", "logits", "mix"]
+    assert "zero points are not stored" in lines[1]
+    assert "Convert the live model" in lines[1]
+
+
+def live(how: str, **changes: Any) -> keras.Model:
+    """A model of one Dense layer in a scheme that needs calibration."""
+    keras.utils.set_random_seed(9)
+    model = keras.Sequential([keras.Input((7,)), L.Dense(5, name="d")])
+    config = _config(how)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    layer = model.get_layer("d")
+    layer.quantize(config.mode, config=config)
+    work: Any = (GPTQ if config.mode == "gptq" else AWQ)(layer, config)
+    inputs = np.random.default_rng(4).normal(size=(64, 7)).astype(np.float32)
+    if config.mode == "gptq":
+        work.update_hessian_with_batch(inputs)
+        work.quantize_and_correct_layer()
+    else:
+        work.update_activation_magnitudes(inputs)
+        work.quantize_layer()
+    return model
+
+
+@pytest.mark.parametrize("how", ["gptq/4/3", "gptq/8/-1", "awq/4/3"])
+def test_an_archive_of_ours_keeps_what_keras_forgets(how: str, tmp_path: Path) -> None:
+    model = live(how)
+    expected = used(model.get_layer("d"), (1, 7))["kernel"]
+    kerasport.convert(model, tmp_path / "a.safetensors", to="keras")
+    kerasport.verify(tmp_path / "a.safetensors", against=model)
+    (layer,) = kerasport.read(tmp_path / "a.safetensors", dequantize=True).layers
+    np.testing.assert_array_equal(layer.weights["kernel"].numpy(), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_points_that_follow_from_the_scheme_are_not_missed(bits: int, tmp_path: Path) -> None:
+    """Symmetric, all of them are the middle of the range, and the configuration says so."""
+    model = live(f"gptq/{bits}/3", symmetric=True)
+    expected = used(model.get_layer("d"), (1, 7))["kernel"]
+    model.save(tmp_path / "m.keras")
+    (layer,) = kerasport.read(tmp_path / "m.keras", dequantize=True).layers
+    np.testing.assert_array_equal(layer.weights["kernel"].numpy(), expected)
 
 
 def test_a_target_of_other_floats_is_not_verified(tmp_path: Path) -> None:
-    """The twin: a target made without `--dequantize` from floats that are not Keras's."""
-    path = FIXTURES / "tokens.int8.keras"
-    found = kerasport.read(path, dequantize=True)
+    """The twin: floats that are not those of the source."""
     target = tmp_path / "t.safetensors"
-    kerasport.convert(found, target, to="torch")
-    other = kerasport.read(FIXTURES / "tokens.gptq.keras", dequantize=True)
-    with pytest.raises(kerasport.KerasportError, match="does not hold"):
+    kerasport.convert(
+        kerasport.read(FIXTURES / "tokens.int8.keras", dequantize=True), target, to="torch"
+    )
+    other = kerasport.read(FIXTURES / "tokens.int4.keras", dequantize=True)
+    with pytest.raises(kerasport.KerasportError, match="hidden/kernel: differs"):
         kerasport.verify(target, against=other)
 
 
 def test_a_class_that_no_file_names_is_told_by_whole_numbers(tmp_path: Path) -> None:
     """A `.weights.h5` has no classes; a matrix of i8 and two vectors is one kind alone."""
     model = keras.Sequential([keras.Input((7,)), L.Dense(5, name="d")])
-    model.quantize("int8")
+    quantized(model.get_layer("d"), "int8")
     model.save_weights(tmp_path / "m.weights.h5")
     (layer,) = kerasport.read(tmp_path / "m.weights.h5").layers
     assert (layer.kind, layer.inferred) == ("DenseInt8", True)
@@ -558,7 +614,7 @@ def test_a_class_that_no_file_names_is_told_by_whole_numbers(tmp_path: Path) -> 
 
 def test_legacy_files_keep_quantized_layers_by_name(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((7,)), L.Dense(5, name="d")])
-    model.quantize(config=Q.Int4QuantizationConfig(block_size=3))
+    quantized(model.get_layer("d"), "int4/3")
     model.save(tmp_path / "m.h5")
     (layer,) = kerasport.read(tmp_path / "m.h5").layers
     assert layer.kind == "DenseInt4Grouped"
@@ -671,7 +727,7 @@ def test_the_command_line_dequantizes_and_verifies(
     assert {note["kind"] for note in json.loads(out)["notes"]} == {"dequantized"}
     code, out, _ = run(capsys, "inspect", source)
     assert "EmbeddingInt4" in out
-    assert "i8[17,3]  token pair" in out
+    assert re.search(r"embeddings +i8\[17,3\] +token pair", out)
 
 
 def test_a_plan_shows_packing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -679,9 +735,3 @@ def test_a_plan_shows_packing(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     hints = json.loads(out)["layers"]["hidden"]["hints"]
     assert hints["quantization"]["value"]["packing"].startswith("two numbers a byte")
-
-
-def test_relayout_is_what_the_scales_are_spread_with() -> None:
-    """The law on which it rests: an axis that a tensor lacks has extent one."""
-    scale = np.arange(3, dtype=np.float32)
-    np.testing.assert_array_equal(relayout(scale, "out", "1 out"), [[0, 1, 2]])

@@ -96,7 +96,7 @@ FORMATS: tuple[Format, ...] = (
         "kerasport.readers.keras_weights",
     ),
     Format(
-        "npz",
+        "numpy",
         "NumPy archive of weights, listed or named, or Keras 3's own",
         (".npz",),
         ZIP,

@@ -25,7 +25,7 @@ from kerasport.kinds import FORGET_BIAS, facets
 from kerasport.model import Layer, Snapshot
 from kerasport.options import Options, options
 from kerasport.shapes import IDENTITIES, MERGES, Call, Shape, inputs_of, shapes, step, walk
-from kerasport.variants import LORA, UNKNOWN, formulas, plain, scheme
+from kerasport.variants import LORA, MIXED, UNKNOWN, formulas, plain, policies, scheme
 
 __all__ = ["HINTS", "hints"]
 
@@ -39,6 +39,7 @@ HINTS: Final[Mapping[str, str]] = {
     "batch_first": "batches come before steps",
     "bias_axes": "the axes of the equation that the bias has",
     "bidirectional": "two layers, the second reads the steps backwards and its output is put back",
+    "compute_dtype": "what the layer computes in, where its weights are kept in another dtype",
     "cropping": "what is cut off the full transposed convolution: [before, after] a dimension",
     "dilation": "distance of the kernel's elements, a number a dimension",
     "dropout": "rate, in training",
@@ -519,6 +520,11 @@ def _direction(case: _Case) -> JSON:
 # ------------------------------------------------------------------------------- variants of kinds
 
 
+def _compute_dtype(case: _Case) -> JSON:
+    found = {MIXED.get(policy.source) for policy in policies(case.o.given)}
+    return found.pop() or ABSENT if len(found) == 1 else ABSENT
+
+
 def _weight(case: _Case) -> str:
     return "embeddings" if "Embedding" in case.kind else "kernel"
 
@@ -699,6 +705,7 @@ TABLE: Final[Mapping[str, _Hint]] = {
     "batch_first": _Hint(_only("torch", True), _always, always=True),
     "bias_axes": _Hint(_option("bias_axes", None)),
     "bidirectional": _Hint(_direction, _unlike(False), always=True),
+    "compute_dtype": _Hint(_compute_dtype, _always),
     "cropping": _Hint(_cropping, _sides),
     "dilation": _Hint(_each("dilation_rate"), _any_unlike(1)),
     "dropout": _Hint(_option("dropout", 0)),
@@ -755,6 +762,7 @@ TABLE: Final[Mapping[str, _Hint]] = {
 
 CELL: Final = ("activation", "recurrent_activation", "dropout", "recurrent_dropout")
 EVERY: Final = (
+    "compute_dtype",
     "forget_bias",
     "hard_sigmoid_slope",
     "lora",

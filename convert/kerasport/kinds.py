@@ -409,8 +409,8 @@ def _einsum_dense(config: Config) -> tuple[Facet, ...]:
         known = zip(last, extents, strict=False)
         sizes = {words[x]: n for x, n in known if isinstance(n, int) and x in kernel}
     # Where the input goes on behind the ellipsis, these have a dimension for each axis of it.
-    opened = {"open": "bias scale"} if behind else {"ahead": "scale"}
-    return (Facet(kinds, config, axes=axes, sizes=sizes, **opened),)
+    facet = Facet(kinds, config, axes=axes, sizes=sizes)
+    return (replace(facet, open="bias scale") if behind else replace(facet, ahead="scale"),)
 
 
 # What Keras 1 called the extents of a kernel, whose axes it stored in one of two orders.

@@ -20,14 +20,16 @@ from kerasport.conventions.lora import names
 from kerasport.errors import UnsupportedError
 from kerasport.kinds import facets
 from kerasport.model import Layer, Named, Note, Omission, Snapshot, Tensor, dtype_name, dtype_named
-from kerasport.variants import LORA, plain, policies, scheme
+from kerasport.variants import LORA, MIXED, plain, policies, scheme
 
 __all__ = ["merged"]
 
 Array = npt.NDArray[Any]
-# In what a layer computes, by the name of its policy, where the policy has another name than that.
-MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
-SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+# In what a layer computes, by the name of its policy.
+COMPUTED = {
+    **MIXED,
+    **{"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"},
+}
 
 
 def merged(snapshot: Snapshot) -> Snapshot:
@@ -86,8 +88,7 @@ def merged(snapshot: Snapshot) -> Snapshot:
 
 def _computed(config: Any, weight: Tensor) -> np.dtype[Any]:
     """The dtype in which the layer computes, which Keras casts the sum to."""
-    source = policies(config)[0].source
-    name = SHORT.get(MIXED.get(source, source))
+    name = COMPUTED.get(policies(config)[0].source)
     return weight.dtype if name is None or "dtype" not in config else dtype_named(name)
 
 

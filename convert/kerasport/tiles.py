@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-__all__ = ["Copy", "bits", "clipped", "fill"]
+__all__ = ["Copy", "bits", "cast", "clipped", "fill"]
 
 Flat = npt.NDArray[Any]
 
@@ -283,3 +283,25 @@ def _strided(
     return as_strided(
         flat[offset:], shape, [stride * flat.itemsize for stride in strides], writeable=write
     )
+
+
+def cast(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Floats in another dtype, each rounded once, to the nearest and from the middle to the even.
+
+    NumPy's types do so by themselves. Those of ml_dtypes come from float64 by way of float32, as in
+    PyTorch and TensorFlow too, and a value that the first rounding puts in the middle is rounded a
+    second time, the wrong way. So that the second is right, the first leaves a mark: what is not
+    exact ends in a one ("round to odd").
+
+    >>> cast(np.array([0.1]), np.dtype("f4"))
+    array([0.1], dtype=float32)
+    """
+    with np.errstate(all="ignore"):
+        if values.dtype != np.float64 or dtype.isbuiltin == 1:
+            return values.astype(dtype)
+        near = values.astype(np.float32)
+        exact = (near == values) | ~np.isfinite(values)
+        beyond = np.abs(near.astype(np.float64)) > np.abs(values)
+        under = np.where(beyond, np.nextafter(near, np.float32(0)), near)
+        odd = (under.view(np.uint32) | 1).view(np.float32)
+        return np.where(exact, near, odd).astype(dtype)

@@ -10,6 +10,7 @@ to keep the module writes it down with `kerasport convert --to torch --module` a
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import linecache
 from collections.abc import Mapping
@@ -48,10 +49,8 @@ def load_module(
         MissingExtraError: PyTorch is not installed.
         UnsupportedError: the file has no architecture, or a layer that no module can stand for.
     """
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError("torch", "torch", "running a PyTorch module") from None
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", "running a PyTorch module")
     from kerasport.api import read
     from kerasport.codegen.module import module
 

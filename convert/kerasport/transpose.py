@@ -158,9 +158,8 @@ class _Making:
             return
         held = np.full(out.shape, move.fill or 0, flats[0].dtype)
         tiles.fill(held, tiles.clipped(self._copies, start, stop), flats)
-        with np.errstate(all="ignore"):
-            out[...] = held.astype(move.dtype)
-        overflown = np.isfinite(held) & ~np.isfinite(out)
+        out[...] = tiles.cast(held, move.dtype)
+        overflown = (np.isfinite(held) & ~np.isfinite(out)) | (np.isinf(held) & np.isnan(out))
         if overflown.any():
             value = held[np.flatnonzero(overflown)[0]]
             raise UnsupportedError(

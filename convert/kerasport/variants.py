@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "FACTORED",
     "LORA",
+    "MIXED",
     "MODES",
     "QUANTIZED",
     "UNKNOWN",
@@ -44,10 +45,12 @@ QUANTIZED: Mapping[str, tuple[str, ...]] = {
 }
 # What has factors, quantized or not, and the schemes that have none.
 FACTORED = (*QUANTIZED, "Conv1D", "Conv2D", "Conv3D")
-WITHOUT = ("Float8", "GPTQ", "GPTQ4")
+WITHOUT = ("Float8", "GPTQ", "GPTQ4", "AWQ")
 _WORD = re.compile(rf"({'|'.join(sorted(MODES, key=len, reverse=True))})?({LORA})?$")
 
 
+# The policies of layers that compute in another dtype than they keep their variables in.
+MIXED: Mapping[str, str] = {"mixed_float16": "f16", "mixed_bfloat16": "bf16"}
 # The policy of a layer of which nothing says how it is quantized: that of any.
 UNKNOWN: Config = {
     "class_name": "DTypePolicyMap",

@@ -104,8 +104,7 @@ class Bench:
         return self.target.with_name(f"target{suffix}")
 
     def source(self, model: models.Model, name: str) -> Path:
-        path = models.write(model, self.folder / name)
-        return path
+        return models.write(model, self.folder / name)
 
 
 def conversion(bench: Bench) -> Iterator[Verdict]:

@@ -49,7 +49,9 @@ def arguments(node: Node, number: int, *, names: Container[str]) -> Arguments:
     try:
         return _Reader(iter(refs), names).call(node.calls[number])
     except StopIteration:
-        raise MalformedError(f"{node.name}: the arguments of its calls contradict one another") from None
+        raise MalformedError(
+            f"{node.name}: the arguments of its calls contradict one another"
+        ) from None
 
 
 class _Reader:

@@ -321,6 +321,7 @@ class Body:
     # ------------------------------------------------------------------------------- scheduling
 
     def count_uses(self) -> None:
+        """Count who needs each tensor."""
         for name, number in self.scheduled():
             node = self.layers[name]
             self.uses.update(node.inputs[number] if number < len(node.inputs) else ())
@@ -418,9 +419,7 @@ class Body:
             kept.append(replace(value, text=text))
         self.values[node.name, number] = tuple(kept)
 
-    def single(
-        self, node: Node, given: Given, *, number: int, path: str
-    ) -> tuple[Value, ...]:
+    def single(self, node: Node, given: Given, *, number: int, path: str) -> tuple[Value, ...]:
         """A layer that is no model."""
         from kerasport.codegen.layers import rule_of
 
@@ -656,6 +655,7 @@ class Body:
         return target
 
     def is_argument(self, name: str) -> bool:
+        """Whether a variable is an argument that keeps its name."""
         return name in self.arguments and not (name == "x" and len(self.arguments) == 1)
 
     def temporary(self, text: str, name: str = "") -> str:
@@ -676,9 +676,7 @@ class Body:
 
     def unpacked(self, text: str, names: Sequence[str], used: Sequence[bool] = ()) -> list[str]:
         """Put the parts of a tuple into variables; those that nothing uses into none."""
-        shown = [
-            name if not used or used[place] else "_" for place, name in enumerate(names)
-        ]
+        shown = [name if not used or used[place] else "_" for place, name in enumerate(names)]
         self.say(f"{', '.join(shown)} = {text}")
         self.declared.update(names)
         self.vague.update(names)
@@ -686,6 +684,7 @@ class Body:
         return list(names)
 
     def bind(self, target: str, text: str) -> None:
+        """Give a variable a value, and a type where it has none yet."""
         if target not in self.declared and target not in self.arguments:
             self.declared.add(target)
             self.say(f"{target}: Tensor = {text}")
@@ -798,4 +797,3 @@ def _with_shape(value: Value, known_: Any) -> Value:
 
 def _at(values: Sequence[Any], place: int) -> Any:
     return values[place] if place < len(values) else None
-

@@ -269,7 +269,8 @@ def _text(file: File, body: Body, snapshot: Snapshot, *, double: bool) -> Iterat
     parts = used(classes)
     whole = "\n".join([*classes, *parts])
     file_name = prose(snapshot.source.file, 40)
-    yield f'"""The model {prose(body.graph.name, 20)} in PyTorch, made by kerasport from {file_name}.'
+    name = prose(body.graph.name, 20)
+    yield f'"""The model {name} in PyTorch, made by kerasport from {file_name}.'
     yield ""
     yield from _about(file, body)
     yield '"""'
@@ -283,7 +284,7 @@ def _text(file: File, body: Body, snapshot: Snapshot, *, double: bool) -> Iterat
     yield ""
     yield "import torch"
     yield "from torch import Tensor, nn"
-    if re.search(r"\bF\.\w+\(", whole):
+    if re.search(r"\bF\.[a-z]", whole):
         yield "from torch.nn import functional as F"
     yield ""
     yield "DTYPES = {"
@@ -340,5 +341,3 @@ def _shape(value: Value) -> str:
     sizes = [value.shape[axis] for axis in order]
     words = ["N", *("?" if size is None else str(size) for size in sizes[1:])]
     return " ".join(words)
-
-

@@ -48,7 +48,9 @@ class Operation:
     @property
     def x(self) -> Value:
         """The first operand."""
-        found = self.operand(0, "x", "x1", "inputs", "input", "input_tensor", "tensor", "a", "features")
+        found = self.operand(
+            0, "x", "x1", "inputs", "input", "input_tensor", "tensor", "a", "features"
+        )
         if not isinstance(found, Value):
             found = self.operand(0, "logits", "images", "image", "params", "value", "input_tensor")
         if not isinstance(found, Value):
@@ -239,10 +241,12 @@ def identity(op: Operation) -> Value:
 
 
 def straight(op: Operation, value: Any = None) -> Value:
+    """An operand in Keras's order."""
     return op.c.plain(op.x if value is None else value)
 
 
 def axes_of(op: Operation, rank: int | None, written: Any) -> list[int] | None:
+    """Axes as a list, counted from the front where the rank is known."""
     if written is None:
         return None
     axes = [int(n) for n in (written if isinstance(written, list | tuple) else [written])]
@@ -274,7 +278,9 @@ def reduction(name: str) -> Callable[[Operation], Value]:
                 x = x.straight()
         dims = sorted(x.axis(n) for n in axes)
         order = x.order if keep else ()
-        text = f"{x.text}.{name}({literal(dims[0]) if len(dims) == 1 else literal(tuple(dims))}{tail})"
+        text = (
+            f"{x.text}.{name}({literal(dims[0]) if len(dims) == 1 else literal(tuple(dims))}{tail})"
+        )
         if name in ("var", "std"):
             text = text.replace(f".{name}(", f".{name}(", 1)[:-1] + ", correction=0)"
         return Value(text, shape=shape, order=order)
@@ -294,6 +300,7 @@ def arg_reduction(name: str) -> Callable[[Operation], Value]:
 
 
 def reshape(op: Operation) -> Value:
+    """Another shape, in Keras's order."""
     x = straight(op)
     wanted = op.option(1, "newshape", "shape", "target_shape")
     if not isinstance(wanted, list | tuple):
@@ -306,6 +313,7 @@ def reshape(op: Operation) -> Value:
 
 
 def size_text(n: Any) -> str:
+    """An extent as an expression."""
     if isinstance(n, Value):
         return n.text
     return "-1" if n is None else literal(int(n))
@@ -353,7 +361,8 @@ def squeeze(op: Operation) -> Value:
 
 
 def concatenate(op: Operation) -> Value:
-    from kerasport.codegen.layers import concatenated
+    """Tensors end to end."""
+    from kerasport.codegen.merges import concatenated
 
     values = op.operand(0, "xs", "values", "arrays")
     if not isinstance(values, list) or not all(isinstance(v, Value) for v in values):
@@ -456,7 +465,9 @@ def slicing(op: Operation) -> Value:
         size = sizes.pop(0) if sizes else None
         if isinstance(item, slice):
             if isinstance(item.step, int) and item.step < 0:
-                if (item.start, item.stop, item.step) != (None, None, -1) or len(items) != len(texts) + 1 + len(items[place + 1:]):
+                if (item.start, item.stop, item.step) != (None, None, -1) or len(items) != len(
+                    texts
+                ) + 1 + len(items[place + 1 :]):
                     raise UnsupportedError(f"{op.c.path}: slicing backwards by steps")
                 backwards.append(place)
                 texts.append(":")
@@ -682,4 +693,3 @@ TENSORFLOW: Final[Mapping[str, Callable[[Case], Result]]] = {
     "TFOpLambda": tensorflow_function,
     "SlicingOpLambda": tensorflow_function,
 }
-

@@ -1,9 +1,9 @@
-'''Source of what `torch.nn` has no module for: small classes and functions that stand in `model.py`.
+"""What `torch.nn` has no module for: the source of small classes and functions.
 
 Each is written as its reader would like to find it, since it becomes theirs. A part is in a file
 only where the file uses it, with the parts that it uses itself. Where a class exists for one, two
 and three dimensions, `{n}` is their number.
-'''
+"""
 
 from __future__ import annotations
 

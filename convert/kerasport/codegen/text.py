@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kerasport.errors import UnsupportedError
 
-__all__ = ["LONGEST", "WIDTH", "call", "class_name", "literal", "lines", "prose", "tuple_of"]
+__all__ = ["LONGEST", "WIDTH", "call", "class_name", "lines", "literal", "prose", "tuple_of"]
 
 WIDTH: Final = 100
 LONGEST: Final = 60

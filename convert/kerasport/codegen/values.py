@@ -125,5 +125,3 @@ def _size(features: Features) -> int:
             return count * _size(inner)
         case Row(parts):
             return sum(map(_size, parts))
-
-

@@ -6,6 +6,7 @@ configuration of a backbone, its weights in one file or in parts, and the weight
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from kerasport.errors import UnknownFormatError, UsageError
+from kerasport.errors import MalformedError, UnknownFormatError, UsageError
 from kerasport.model import Snapshot
-from kerasport.readers import keras_model
+from kerasport.readers import keras_model, lookups
 from kerasport.readers.documents import file_bytes
 from kerasport.readers.mapped import Region, mapped
 
 __all__ = ["matches", "read"]
 
+MAX_ASSETS: Final = 10_000
 _OTHERS: Final = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb")
 
 
@@ -84,6 +86,7 @@ def read(
             yield from mapped(used[name]).content()
 
     names = tuple(sorted(item.name for item in path.iterdir() if item.is_file()))
+    names += tuple(_assets(path))
     found = keras_model.snapshot(
         keras_model.Parts(path.name, "keras-folder", names, small, region),
         architecture=architecture,
@@ -93,3 +96,20 @@ def read(
     )
     size = sum(file.stat().st_size for file in used.values())
     return replace(found, source=replace(found.source, nbytes=size))
+
+
+def _assets(path: Path) -> Iterator[str]:
+    """The files below `assets`, of which none is reached through a link."""
+    top = path / lookups.ASSETS.rstrip("/")
+    if top.is_symlink():
+        return
+    found: list[str] = []
+    for folder, _, files in os.walk(top):
+        found += (
+            (Path(folder) / file).relative_to(path).as_posix()
+            for file in files
+            if not (Path(folder) / file).is_symlink()
+        )
+        if len(found) > MAX_ASSETS:
+            raise MalformedError(f"{path}: more than {MAX_ASSETS} files below assets")
+    yield from sorted(found)

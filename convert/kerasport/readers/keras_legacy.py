@@ -17,7 +17,7 @@ import numpy as np
 from kerasport.architecture import config_of, parse
 from kerasport.errors import KerasportError, MalformedError, UnknownFormatError
 from kerasport.model import Omission, Snapshot, Source, Tensor
-from kerasport.readers import hdf5
+from kerasport.readers import hdf5, lookups
 from kerasport.readers.mapped import mapped
 from kerasport.readers.naming import Stored, named
 from kerasport.readers.stored import Group, natural
@@ -117,6 +117,7 @@ def read(
         tuple(stored.layers),
         tuple(stored.omitted),
         architecture,
+        tables=lookups.tables(graph, (), lambda path: b"", places={}, where=path.name),
     )
 
 

@@ -168,7 +168,7 @@ def _vocabulary(
         note = "is in another file, which is not part of this one"
         return {"values": None, "source": "config", "note": note}
     if not file:
-        return {"values": None, "source": "config", "note": "has learned no vocabulary"}
+        return {"values": None, "source": "config", "note": "its vocabulary is not in the file"}
     source = f"{ASSETS}{file}"
     learned, note = texts.tokens(file)
     if not isinstance(learned, bytes):

@@ -35,6 +35,7 @@ __all__ = ["matches", "read", "tree"]
 
 Array = npt.NDArray[Any]
 SUFFIX: Final = ".npy"
+MANIFEST: Final = "kerasport.npy"
 ROOT: Final = "__root__"
 LISTED: Final = re.compile(r"arr_\d+$")
 MAX_HEADER: Final = 1 << 16
@@ -53,7 +54,9 @@ def matches(path: Path) -> bool:
         found = names(mapped(path))
     except KerasportError:
         return False
-    return bool(found) and all(name.endswith(SUFFIX) for name in found or ())
+    if not found or MANIFEST in found:  # a state dict that a package of others wrote
+        return False
+    return all(name.endswith(SUFFIX) for name in found)
 
 
 def read(
@@ -96,7 +99,7 @@ def read(
             groups.setdefault(key.split("/")[0], []).append((key, found[key].tensor(key)))
         stored = named(list(groups.items()), graph, given=architecture is not None)
     return Snapshot(
-        Source(path.name, "npz", nbytes=region.size, content=region.content),
+        Source(path.name, "numpy", nbytes=region.size, content=region.content),
         tuple(stored.layers),
         tuple(stored.omitted),
         architecture,

@@ -63,7 +63,8 @@ _LONG: Final = 32 << 10
 _LARGEST: Final = 16 << 20
 # From this size on a tensor is worth a buffer that is aligned to its elements.
 _LARGE: Final = 64 << 10
-# How much is read again at a time.
+# How much is written, and how much is read again, at a time.
+_STEP: Final = 256 << 10
 _AGAIN: Final = 1 << 20
 # What a full disk, a quota, a read-only or forbidden place say. Any other OSError is not ours.
 _DISK: Final = frozenset(
@@ -224,11 +225,8 @@ def room(size: int) -> Bytes:
     """
     if size < mmap.PAGESIZE or not hasattr(mmap, "MAP_PRIVATE"):
         return np.empty(size, np.uint8)
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without large pages
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.uint8)
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.frombuffer(mmap.mmap(-1, size, flags=private), np.uint8)
 
 
 def digests(tensors: Iterable[Tensor]) -> dict[str, str]:
@@ -518,8 +516,14 @@ def _reserve(file: BinaryIO, size: int) -> bool:
 
 
 def put_at(file: BinaryIO, content: Bytes, offset: int) -> None:
+    """Write bytes at a place, a few pages at a time.
+
+    What is written in one call is kept by the system in pages as large as that, for which a machine
+    that lends its free memory out has to ask for it back: ten times as slow, where that happens.
+    """
     file.seek(offset)
-    file.write(content.data)
+    for start in range(0, content.size, _STEP):
+        file.write(content[start : start + _STEP].data)
     file.flush()
 
 

@@ -334,6 +334,30 @@ def _hashed(batches: Iterator[pa.RecordBatch]) -> dict[str, str]:
     return {name: hasher.hexdigest() for name, hasher in hashers.items()}
 
 
+class _Steps:
+    """A file that is written as the other writers write theirs, see `staging.put_at`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._offset = 0
+        self.closed = False
+
+    def write(self, content: Any) -> int:
+        found = np.frombuffer(content, np.uint8)
+        staging.put_at(self._file, found, self._offset)
+        self._offset += found.size
+        return int(found.size)
+
+    def tell(self) -> int:
+        return self._offset
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def sink(file: BinaryIO) -> Any:
-    """An open file as pyarrow writes to it."""
-    return arrow().PythonFile(file, mode="w")
+    """A new file as pyarrow writes to it."""
+    return arrow().PythonFile(_Steps(file), mode="w")
