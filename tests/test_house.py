@@ -58,7 +58,8 @@ MAY_IMPORT = {
     "formats": {"errors", "model"},
     "api": {
         *("architecture", "custom", "dequantize", "errors", "formats", "identify", "lora"),
-        *("manifest", "model", "readers", "restore", "ties", "transpose", "unnamed", "verification"),
+        *("manifest", "model", "readers", "restore", "ties", "transpose", "unnamed"),
+        "verification",
     },
     "cli": {"api", "errors", "formats", "version"},
 }

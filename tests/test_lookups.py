@@ -188,7 +188,7 @@ def test_a_changed_vocabulary_is_not_verified(tmp_path: Path) -> None:
 def test_the_schema_knows_every_table() -> None:
     schema = json.loads((ROOT / "schemas" / "manifest.v1.schema.json").read_text())
     state = plan(kerasport.read(TABLES), to="torch").apply()
-    text = manifest.text(state, {name: manifest.NO_HASH for name in state})
+    text = manifest.text(state, dict.fromkeys(state, manifest.NO_HASH))
     assert not list(Draft202012Validator(schema).iter_errors(json.loads(text)))
     assert manifest.parse(text)["tables"] == state.manifest["tables"]
     assert set(schema["$defs"]["table"]["properties"]["role"]["enum"]) == set(lookups.ROLES)
@@ -204,7 +204,7 @@ def test_the_schema_knows_every_table() -> None:
 )
 def test_a_table_of_another_form_is_refused(member: str, value: Any, complaint: str) -> None:
     state = plan(kerasport.read(TABLES), to="torch").apply()
-    data = json.loads(manifest.text(state, {name: manifest.NO_HASH for name in state}))
+    data = json.loads(manifest.text(state, dict.fromkeys(state, manifest.NO_HASH)))
     data["tables"]["text"][member] = value
     with pytest.raises(MalformedError, match="breaks schemas") as caught:
         manifest.parse(json.dumps(data))
@@ -298,7 +298,8 @@ def test_a_token_with_a_line_break_is_noted(tmp_path: Path) -> None:
 def test_assets_of_unknown_layers_are_kept_as_text(tmp_path: Path) -> None:
     """Tokenizers keep merges and vocabularies in files of their own."""
     path = changed(
-        tmp_path, {"assets/tokenizer/merges.txt": "a b\nç d\n".encode(), "assets/x/spm": b"\x00\xff"}
+        tmp_path,
+        {"assets/tokenizer/merges.txt": "a b\nç d\n".encode(), "assets/x/spm": b"\x00\xff"},
     )
     tables = kerasport.read(path).tables
     assert tables["tokenizer/merges.txt"]["values"] == ["a b\nç d\n"]

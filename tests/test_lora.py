@@ -24,6 +24,7 @@ import oracles
 from kerasport import lora
 from kerasport.cli import main
 from kerasport.conventions import convention
+from kerasport.conventions.lora import names
 from kerasport.errors import UnsupportedError
 from kerasport.lora import merged
 from kerasport.model import Snapshot
@@ -123,11 +124,8 @@ def test_a_live_layer_keeps_its_factors_apart(trial: Trial) -> None:
     """Keras would merge them if it saved the layer; what was trained would be gone."""
     layer, (found,) = built(trial), seen(trial).layers
     assert str(found.kind).endswith(LORA)
-    names = lora.names(str(found.kind))
-    for name in names:
-        np.testing.assert_array_equal(
-            found.weights[name].numpy(), np.asarray(getattr(layer, name))
-        )
+    for name in names(str(found.kind)):
+        np.testing.assert_array_equal(found.weights[name].numpy(), np.asarray(getattr(layer, name)))
     stored = np.asarray(getattr(layer, f"_{weight_of(layer)}"))
     np.testing.assert_array_equal(found.weights[weight_of(layer)].numpy(), stored)
     assert len(found.weights) == len(layer.weights)
@@ -213,7 +211,7 @@ def torch_output(trial: Trial, x: Array) -> Array:
 @pytest.mark.parametrize("trial", [t for t in PLAIN if t.label in MODULES], ids=str)
 def test_an_adapter_in_torch_puts_out_what_keras_does(trial: Trial) -> None:
     rng = np.random.default_rng(1)
-    x = rng.normal(size=trial.shape).astype(np.float32)
+    x: Any = rng.normal(size=trial.shape).astype(np.float32)
     x = rng.integers(0, 11, trial.shape) if trial.label == "Embedding" else x
     expected = np.asarray(built(trial)(x))
     assert oracles.deviation(torch_output(trial, x), expected) < TOLERANCE
@@ -315,7 +313,7 @@ def test_dequantized_and_merged_is_what_the_layer_computes(trial: Trial) -> None
     (found,) = kerasport.read(layer, dequantize=True, merge_lora=True).layers
     role = weight_of(layer)
     (floats,) = kerasport.read(layer, dequantize=True).layers
-    a, b = (np.asarray(getattr(layer, n), np.float64) for n in lora.names(str(floats.kind)))
+    a, b = (np.asarray(getattr(layer, n), np.float64) for n in names(str(floats.kind)))
     expected = floats.weights[role].numpy() + 7 / 3 * (a @ b)
     np.testing.assert_allclose(found.weights[role].numpy(), expected, rtol=0, atol=5e-6)
 

@@ -160,12 +160,14 @@ EQUATIONS: tuple[tuple[str, tuple[int | None, ...], str | None, tuple[int, ...]]
 def _all() -> Iterator[Trial]:
     sizes = [(7, 5, True), (5, 5, False), (11, 2, True)]
     for (n, units, bias), how in product(sizes, LINEAR):
-        yield Trial(partial(L.Dense, units, use_bias=bias), (1, n), how, f"Dense-{n},{units},{bias}")
-    for (equation, shape, bias, source), how in product(EQUATIONS, MATRICES):
+        yield Trial(
+            partial(L.Dense, units, use_bias=bias), (1, n), how, f"Dense-{n},{units},{bias}"
+        )
+    for (equation, shape, axes, source), how in product(EQUATIONS, MATRICES):
         if "..." in equation and how != "float8":
             continue  # Keras 3.15 does not know how to quantize these
         yield Trial(
-            partial(L.EinsumDense, equation, shape, bias_axes=bias),
+            partial(L.EinsumDense, equation, shape, bias_axes=axes),
             source,
             how,
             f"EinsumDense-{equation}",
@@ -243,7 +245,8 @@ def _einsum_kernel(equation: str, derivative: Array) -> Array:
     elided = derivative.ndim - len((inputs + outputs).replace(".", ""))
     lead = "".join(next(spare) for _ in range(elided // 2))
     inputs, outputs = inputs.replace("...", lead), outputs.replace("...", lead)
-    return np.einsum(f"{outputs}{inputs}->{kernel}", derivative)
+    product_: Array = np.einsum(f"{outputs}{inputs}->{kernel}", derivative)
+    return product_
 
 
 def _reverse(layer: Any) -> Array:
@@ -342,7 +345,7 @@ def decoded(state: Mapping[str, Tensor], manifest: Mapping[str, Any], name: str)
         halves = np.stack([numbers & 15, (numbers >> 4) & 15], axis=1)
         numbers = halves.astype(np.uint8).astype(kind).reshape(-1, numbers.shape[1])
         numbers = numbers[: scale.shape[0]].astype(np.int32)
-    weight = numbers.astype(np.float32)
+    weight: Array = numbers.astype(np.float32)
     if "g_idx" in hint["formula"]:
         groups = by_role["g_idx"].astype(int)
         weight = (weight - by_role["kernel_zero"][:, groups]) * scale[:, groups]
@@ -464,9 +467,7 @@ def test_dequantized_it_is_an_attention_again(how: str) -> None:
         inner = getattr(attend, f"_{name.removeprefix('attention_')}_dense")
         shape = (1, 1, 9) if name != "attention_output" else (1, 1, 3, 2)
         expected = used(inner, shape)["kernel"]
-        np.testing.assert_array_equal(
-            found["attend"].weights[f"{name}/kernel"].numpy(), expected
-        )
+        np.testing.assert_array_equal(found["attend"].weights[f"{name}/kernel"].numpy(), expected)
     names = set(plan(found, to="torch").apply())
     assert {"attend.query.weight", "attend.attention_output.bias", "head.weight"} <= names
 
@@ -637,7 +638,7 @@ def packed(**changes: Array) -> Snapshot:
         "4": np.array([0, 0, 1], np.float32),
         **changes,
     }
-    tensors = {key: Tensor.of(f"d/{key}", value) for key, value in weights.items()}
+    tensors = {key: Tensor.of(f"d/{key}", np.asarray(value)) for key, value in weights.items()}
     config = {"use_bias": True, "dtype": "int4/2_from_float32"}
     layer = Layer("d", "Dense", config, tensors)
     return identify(Snapshot(Source("m.keras", "keras"), (layer,)))
@@ -677,7 +678,7 @@ def test_a_kernel_of_unknown_axes_is_asked_for_its_architecture() -> None:
         "dtype": "int4/-1_from_float32",
     }
     weights = {"0": np.zeros((6, 3), np.int8), "1": np.ones(5, np.float32)}
-    tensors = {key: Tensor.of(f"e/{key}", value) for key, value in weights.items()}
+    tensors = {key: Tensor.of(f"e/{key}", np.asarray(value)) for key, value in weights.items()}
     layer = Layer("e", "EinsumDense", config, tensors)
     found = identify(Snapshot(Source("m.keras", "keras"), (layer,)))
     assert plan(found, to="torch").problems == ()
@@ -693,7 +694,7 @@ def test_a_kernel_of_another_size_than_its_axes_is_refused() -> None:
         "0": np.zeros((6, 3), np.int8),
         "1": np.ones(5, np.float32),
     }
-    tensors = {key: Tensor.of(f"e/{key}", value) for key, value in weights.items()}
+    tensors = {key: Tensor.of(f"e/{key}", np.asarray(value)) for key, value in weights.items()}
     layer = Layer("e", "EinsumDense", {**config, "dtype": "int4/-1_from_float32"}, tensors)
     found = identify(Snapshot(Source("m.keras", "keras"), (layer,)))
     with pytest.raises((MalformedError, UnsupportedError)):

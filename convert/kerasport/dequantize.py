@@ -151,7 +151,7 @@ def _rejoined(layers: Sequence[Layer], leaves: Mapping[str, Leaf]) -> Iterator[L
         if (
             leaf is not None
             and leaf.node.class_name == "MultiHeadAttention"
-            and tuple(part.path for part in parts) == tuple(f"{path}/{name}" for name in PROJECTIONS)
+            and [part.path for part in parts] == [f"{path}/{name}" for name in PROJECTIONS]
             and all(part.kind == "EinsumDense" for part in parts)
         ):
             yield _joined(parts, path, leaf)
@@ -383,9 +383,7 @@ def _members(groups: Tensor, count: int) -> npt.NDArray[np.int64]:
     """The group of each input, which Keras keeps as floats."""
     values = groups.numpy()
     if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) >= count:
-        raise MalformedError(
-            f"{groups.name}: expected groups from 0 to {count - 1}, found others"
-        )
+        raise MalformedError(f"{groups.name}: expected groups from 0 to {count - 1}, found others")
     return values.astype(np.int64)  # towards zero, as Keras casts them
 
 

@@ -34,7 +34,7 @@ JSON = Any
 HINTS: Final[Mapping[str, str]] = {
     "activation": "what follows, as Keras defines it: a name, or a name with its parameters",
     "affine": "whether there is a scale or an offset",
-    "attention_axes": "axes that are attended along as one; null for all between batch and features",
+    "attention_axes": "axes that are attended along as one; null for all but batch and features",
     "axis": "the axis or axes that are normalized, counted in Keras's order",
     "batch_first": "batches come before steps",
     "bias_axes": "the axes of the equation that the bias has",
@@ -77,7 +77,7 @@ HINTS: Final[Mapping[str, str]] = {
     "return_state": "the last state is put out too",
     "rms_scaling": "the mean is not subtracted",
     "scale": "factor of the products of queries and keys",
-    "score_mode": "what becomes of query and key: `dot` their products, `concat` the sum of the tanh "
+    "score_mode": "what becomes of query and key: `dot` their products, `concat` the sum of tanh "
     "of their sum",
     "shared_axes": "axes along which there is one slope, counted in Keras's order",
     "sliding_window": "how far a position may look; null for as far as there is",
@@ -564,7 +564,7 @@ def _inputs(case: _Case, how: str) -> JSON:
         return "unknown"
     usual = how == "Int8" or "Reversible" in case.kind
     given = case.o("quantization_config", {}).get("config", {})
-    rounds = given["activation_quantizer"] if "activation_quantizer" in given else usual
+    rounds = given.get("activation_quantizer", usual)
     return "i8, by the largest of each row" if rounds else None
 
 

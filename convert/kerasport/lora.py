@@ -28,7 +28,10 @@ Array = npt.NDArray[Any]
 # In what a layer computes, by the name of its policy.
 COMPUTED = {
     **MIXED,
-    **{"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"},
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float32": "f32",
+    "float64": "f64",
 }
 
 
@@ -101,7 +104,8 @@ def _sum(
         a, b = (tensor.numpy() for tensor in factors)
         change = np.asarray(factor, a.dtype) * _product(a, b)
         wide = np.result_type(weight.dtype, change.dtype) if weight.dtype.kind == "f" else a.dtype
-        return np.add(weight.numpy().astype(wide), change).astype(dtype)
+        total: Array = np.add(weight.numpy().astype(wide), change).astype(dtype)
+        return total
 
     return replace(weight, dtype=dtype, load=load, fill=None, trainable=None)
 

@@ -285,7 +285,7 @@ def _strided(
     )
 
 
-def cast(values: Array, dtype: np.dtype[Any]) -> Array:
+def cast(values: Flat, dtype: np.dtype[Any]) -> Flat:
     """Floats in another dtype, each rounded once, to the nearest and from the middle to the even.
 
     NumPy's types do so by themselves. Those of ml_dtypes come from float64 by way of float32, as in

@@ -179,9 +179,7 @@ def _token(word: Any) -> Any:
 
 
 class _Visited(set[int]):
-    """What Keras has saved, by the identity of the object; and into which group, which it says
-    right before.
-    """
+    """What Keras has saved, by the object's identity, and into which group it went."""
 
     def __init__(self, store: Any) -> None:
         super().__init__()

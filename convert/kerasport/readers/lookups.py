@@ -157,16 +157,14 @@ def _table(leaf: Leaf, file: str, texts: _Texts) -> dict[str, JSON]:
     return table
 
 
-def _vocabulary(
-    name: str, config: Mapping[str, JSON], file: str, texts: _Texts
-) -> dict[str, JSON]:
+def _vocabulary(name: str, config: Mapping[str, JSON], file: str, texts: _Texts) -> dict[str, JSON]:
     """All tokens in the order of their indices, those for masks and the unknown too."""
     given = config.get("vocabulary")
     if isinstance(given, list | tuple):
         return {"values": _completed(name, config, list(given)), "source": "config"}
     if isinstance(given, str):
-        note = "is in another file, which is not part of this one"
-        return {"values": None, "source": "config", "note": note}
+        elsewhere = "is in another file, which is not part of this one"
+        return {"values": None, "source": "config", "note": elsewhere}
     if not file:
         return {"values": None, "source": "config", "note": "its vocabulary is not in the file"}
     source = f"{ASSETS}{file}"
@@ -203,14 +201,14 @@ def _completed(name: str, config: Mapping[str, JSON], given: list[JSON]) -> list
 def _other(path: str, texts: _Texts) -> dict[str, JSON]:
     """What some other layer keeps: as it is where it is text, for it may be anything."""
     asset, note = texts.tokens(path)
-    values = None
+    values: list[JSON] | None = None
     if isinstance(asset, bytes):
         try:
             values = [texts.text(asset, path)]
         except MalformedError:
             note = f"has {len(asset):,} bytes, which are no text; it is left there"
     elif asset is not None:
-        values = list(asset)
+        values = [*asset]
     return {
         "class": None,
         "role": "asset",
