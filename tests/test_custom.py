@@ -557,8 +557,10 @@ def test_the_layers_in_an_unknown_class_that_are_unknown_too_are_listed_as_its_p
 ) -> None:
     with pytest.raises(UnsupportedError) as caught:
         kerasport.plan(kerasport.read(saved / file), to="torch").refuse_losses()
+    parts = tomllib.loads(printed(str(caught.value)))["demo>Block"]["parts"]
+    # A legacy file has the name that Keras gave the layer, with a number if it was not the first.
     norm = "norm" if file == "m.keras" else "layer_normalization"
-    assert tomllib.loads(printed(str(caught.value)))["demo>Block"]["parts"][norm] == "?"
+    assert [what for part, what in parts.items() if part.startswith(norm)] == ["?"]
 
 
 def test_every_reading_verb_takes_descriptions(

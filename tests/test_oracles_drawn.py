@@ -208,6 +208,9 @@ def einsum(draw: st.DrawFn, n: Sizes) -> Trial:
     source = "a" + "".join(draw(st.permutations((a + b)[1:])))
     output = "a" + "".join(draw(st.permutations((a + c)[1:])))
     bias = "".join(draw(st.permutations(c))) if draw(BOTH) else None
+    if bias and output[-1] not in c and len(set(n)) == 1:
+        # Keras 3.15 on TensorFlow adds a bias of shape [n, 1] along the other axis if it has n too.
+        bias = None
     options = {
         "equation": f"{source},{kernel}->{output}",
         "output_shape": tuple(size[axis] for axis in output[1:]),

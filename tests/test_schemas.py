@@ -59,7 +59,7 @@ def test_a_schema_is_a_schema(name: str) -> None:
 
 
 def test_there_are_fixtures() -> None:
-    assert len(FILES) == 22
+    assert len(FILES) == 30
 
 
 @pytest.mark.parametrize("file", FILES)

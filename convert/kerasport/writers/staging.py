@@ -63,9 +63,8 @@ _LONG: Final = 32 << 10
 _LARGEST: Final = 16 << 20
 # From this size on a tensor is worth a buffer that is aligned to its elements.
 _LARGE: Final = 64 << 10
-# How much is written, and how much is read again, at a time.
+# How much is written at a time.
 _STEP: Final = 256 << 10
-_AGAIN: Final = 1 << 20
 # What a full disk, a quota, a read-only or forbidden place say. Any other OSError is not ours.
 _DISK: Final = frozenset(
     {
@@ -444,33 +443,32 @@ class Flow:
         self._read_again(buffer)
 
     def _read_again(self, buffer: _Buffer) -> None:
-        content = buffer.room[: buffer.size]
-        # Past the buffer of the file object, which may still hold what was written.
-        raw: Any = getattr(self._file, "raw", self._file)
-        again = np.empty(min(_AGAIN, buffer.size), np.uint8)
-        raw.seek(buffer.offset)
-        for start in range(0, buffer.size, _AGAIN):
-            written = content[start : start + _AGAIN]
-            found = again[: written.size]
-            if raw.readinto(found.data) != written.size or not _equal(found, written):
-                self._blame(buffer, found, start)
-
-    def _blame(self, buffer: _Buffer, found: Bytes, start: int) -> None:
-        """Say which tensor does not read back.
+        """Compare a buffer with the file, through a map of it: nothing is copied.
 
         Raises:
-            VerificationError: always.
+            VerificationError: the file holds something else.
         """
+        assert self._file is not None
+        if not buffer.size:
+            return
+        page = buffer.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        size = buffer.offset + buffer.size - page
+        problem = VerificationError(f"{self._where}: does not read back; nothing was changed")
+        try:
+            pages = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ, offset=page)
+        except ValueError:  # the file is shorter than what was written to it
+            raise problem from None
+        found = np.frombuffer(pages, np.uint8)[buffer.offset - page :]
+        if _equal(found, buffer.room[: buffer.size]):
+            return
         for piece in buffer.pieces:
-            low, high = max(piece.start, start), min(piece.stop, start + found.size)
-            if low < high:
-                written, again = manifest.hasher(), manifest.hasher()
-                written.update(buffer.room[low:high])
-                again.update(found[low - start : high - start])
-                compare(
-                    piece.tensor.name, written.hexdigest(), again.hexdigest(), where=self._where
-                )
-        raise VerificationError(f"{self._where}: does not read back; nothing was changed")
+            hashes = []
+            for content in (buffer.room, found):
+                hasher = manifest.hasher()
+                hasher.update(content[piece.start : piece.stop])
+                hashes.append(hasher.hexdigest())
+            compare(piece.tensor.name, *hashes, where=self._where)
+        raise problem
 
     def _hash(self, buffer: _Buffer) -> None:
         for piece in buffer.pieces:

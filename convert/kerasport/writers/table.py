@@ -45,7 +45,7 @@ __all__ = ["DOUBLE", "PART", "SINGLE", "Written", "arrow", "batches", "check", "
 
 Array = npt.NDArray[Any]
 _T = TypeVar("_T")
-PART: int = 1 << 21
+PART: int = 1 << 20
 # A tensor of up to so many bytes is made once, hashed, and cut into parts.
 _HELD: int = 38 << 20
 # Rows of small tensors are written together, up to so many.
