@@ -367,6 +367,29 @@ def test_float64_stays_float64() -> None:
     np.testing.assert_allclose(found, np.asarray(model(x)), rtol=1e-14)
 
 
+def test_quantized_weights_are_refused() -> None:
+    i = keras.Input((4,))
+    dense = L.Dense(3, name="small")
+    model = keras.Model(i, dense(i))
+    dense.quantize("int8")
+    with pytest.raises(UnsupportedError, match="--dequantize"):
+        source(kerasport.read(model))
+
+
+def test_a_stub_may_give_several_tensors(tmp_path: Path) -> None:
+    i = keras.Input((4,))
+    a, b = L.Lambda(lambda x: [x, x * 2], name="twice")(i)
+    read = kerasport.read(keras.Model(i, L.Add()([a, b])))
+    own = (
+        "class Twice(nn.Module):\n"
+        "    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:\n"
+        "        return x, x * 2\n"
+    )
+    made, _ = built(read, tmp_path, snippets={"twice": own})
+    assert made(torch.ones(1, 4)).tolist() == [[3.0] * 4]
+    assert "-> tuple[Tensor, Tensor]:" in source(read)
+
+
 # ----------------------------------------------------------------------------------- hostile models
 
 
@@ -514,6 +537,13 @@ def test_keep_flattens_as_keras_does(tmp_path: Path) -> None:
     made, about = built(snapshot("cnn"), tmp_path, flatten="keep")
     assert "x.permute(0, 2, 3, 1).flatten(1)" in about.source
     assert deviation(ran(made, about, [io["inputs"]])[0], io["outputs"]) < 1e-5
+
+
+def test_a_single_pixel_is_flattened_without_being_turned() -> None:
+    i = keras.Input((4, 4, 3))
+    x = L.Flatten()(L.MaxPooling2D(4)(i))
+    text = forward(source(kerasport.read(keras.Model(i, L.Dense(2)(x)))))
+    assert "permute" not in text
 
 
 def test_compared_would_find_a_wrong_module(tmp_path: Path) -> None:

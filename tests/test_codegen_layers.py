@@ -745,6 +745,7 @@ def operations() -> Iterator[Trial]:
 
 
 def encodings() -> Iterator[Trial]:
+    yield of((5,), L.Discretization, [-0.5, 0.0, 1.0])
     for mode in ("one_hot", "multi_hot", "count"):
         name, make = named(L.CategoryEncoding, 5, output_mode=mode)
         yield Trial(name, make, ((1,) if mode == "one_hot" else (3,),), low=5)

@@ -107,6 +107,7 @@ class Case:
         known: what `flatten` knows of what it gives.
         wrapped: how many TimeDistributed are around it.
         around: a module around its own, with `{}` for it.
+        wanted: how many outputs others take.
     """
 
     body: Body
@@ -120,6 +121,7 @@ class Case:
     known: tuple[Any, ...] = ()
     wrapped: int = 0
     around: str = "{}"
+    wanted: int = 1
 
     @property
     def x(self) -> Value:
@@ -241,6 +243,7 @@ class Body:
         self.masks: list[str] = []
         self.values: dict[tuple[str, int], tuple[Value, ...]] = {}
         self.uses: Counter[Ref] = Counter()
+        self.outputs_of: dict[tuple[str, int], int] = {}
         self.holders: dict[str, set[Ref]] = {}
         self.dying: list[str] = []
         self.busy: set[str] = set()
@@ -314,8 +317,7 @@ class Body:
             yield from made
             yield ""
         takes = ", ".join(["self", *(f"{name}: Tensor" for name in self.arguments)])
-        gives = "Tensor" if results == 1 else f"tuple[{', '.join(['Tensor'] * results)}]"
-        yield from lines(f"def forward({takes}) -> {gives}:", 4)
+        yield from lines(f"def forward({takes}) -> {gives(results)}:", 4)
         yield from self.forward
 
     # ------------------------------------------------------------------------------- scheduling
@@ -326,6 +328,9 @@ class Body:
             node = self.layers[name]
             self.uses.update(node.inputs[number] if number < len(node.inputs) else ())
         self.uses.update(self.graph.outputs)
+        for layer, number, tensor in self.uses:
+            last = self.outputs_of.get((layer, number), 0)
+            self.outputs_of[layer, number] = max(last, tensor)
 
     def scheduled(self) -> Iterator[tuple[str, int]]:
         """Every call that an output needs, each just behind what it takes."""
@@ -438,6 +443,7 @@ class Body:
             given.named,
             tuple(k.shape for k in call_.outputs),
             call_.outputs,
+            wanted=self.outputs_of.get((node.name, number), 0) + 1,
         )
         made = rule_of(node)(case)
         values = made if isinstance(made, tuple) else (made,)
@@ -595,7 +601,12 @@ class Body:
         self.init[self.node.name].extend(lines(text, 8))
 
     def stub(
-        self, name: str, what: str, tensors: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        name: str,
+        what: str,
+        tensors: Mapping[str, tuple[int, ...]] | None = None,
+        *,
+        outputs: int = 1,
     ) -> str:
         """A class that stands for code that the file does not hold; its name."""
         made = self.file.named(name.rpartition(">")[2])
@@ -605,7 +616,7 @@ class Body:
             f'    """Stands for {prose(what, 80)}."""',
             "",
             *held(tensors or {}),
-            "    def forward(self, *inputs: Tensor) -> Tensor:",
+            f"    def forward(self, *inputs: Tensor) -> {gives(outputs)}:",
             *lines(f"raise NotImplementedError({literal(said)})", 8),
         ]
         self.file.classes.append("\n".join(body))
@@ -727,6 +738,11 @@ class Body:
             return value
         image = rank >= 4 and not value.matrix and not self.file.followed.channels_first
         return value.at(image_order(rank)) if image else value.straight()
+
+
+def gives(results: int) -> str:
+    """The type of so many tensors."""
+    return "Tensor" if results == 1 else f"tuple[{', '.join(['Tensor'] * results)}]"
 
 
 def held(tensors: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

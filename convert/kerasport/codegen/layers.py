@@ -79,16 +79,28 @@ def rule_of(node: Node) -> Rule:
     return TABLE.get(options(node.class_name, node.config).class_name, stub)
 
 
-def stub(c: Case) -> Value:
+def stub(c: Case) -> Result:
     """A module that stands for code that the file does not hold, or a user's own instead."""
     inputs = ", ".join(c.plain(value).text for value in c.inputs)
     own = c.file.snippets.get(c.path) or c.file.snippets.get(c.o.class_name)
     if own is not None:
-        return Value(f"{c.module(c.body.snippet(own, c.o.given))}({inputs})")
+        return stubbed(c, f"{c.module(c.body.snippet(own, c.o.given))}({inputs})")
     what = f"the layer {prose(c.path)} of class {prose(c.o.class_name)}"
-    made = c.body.stub(c.o.class_name.rpartition(">")[2] or "Layer", what, c.tensors)
-    c.file.notes.append(f"{what} is a stub: its code is not in the file")
-    return Value(f"{c.module(f'{made}()')}({inputs})")
+    made = c.body.stub(
+        c.o.class_name.rpartition(">")[2] or "Layer", what, c.tensors, outputs=c.wanted
+    )
+    own_code = ">" in c.o.class_name or c.o.class_name == "Lambda"
+    why = "its code is not in the file" if own_code else "PyTorch has no such layer"
+    c.file.notes.append(f"{what} is a stub: {why}")
+    return stubbed(c, f"{c.module(f'{made}()')}({inputs})")
+
+
+def stubbed(c: Case, text: str) -> Result:
+    """What a module of a user's own gives, however many tensors that are."""
+    if c.wanted == 1:
+        return Value(text)
+    names = c.body.unpacked(text, c.body.many(c.wanted, "out"))
+    return tuple(Value(name) for name in names)
 
 
 def same(c: Case) -> Value:
@@ -254,6 +266,16 @@ def category_encoding(c: Case) -> Value:
     raise UnsupportedError(f"{c.path}: encoding by {prose(mode)}")
 
 
+def discretization(c: Case) -> Value:
+    """The number of the bin that each value is in."""
+    bounds = c.o("bin_boundaries")
+    if not isinstance(bounds, list) or c.o("output_mode", "int") != "int":
+        raise UnsupportedError(f"{c.path}: bins that are not in the configuration")
+    x = c.once(c.body.natural(c.x))
+    edges = f"{x.text}.new_tensor({literal([float(n) for n in bounds])})"
+    return replace(x, text=f"torch.bucketize({x.text}, {edges}, right=True)")
+
+
 RANKS: Final = (1, 2, 3)
 
 
@@ -325,6 +347,7 @@ TABLE: Final[Mapping[str, Rule]] = {
     "Attention": attention,
     "AdditiveAttention": attention,
     "CategoryEncoding": category_encoding,
+    "Discretization": discretization,
     **dict.fromkeys(
         (
             *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),

@@ -26,6 +26,7 @@ from kerasport.model import Snapshot
 from kerasport.names import module_names
 from kerasport.shapes import Shape, inputs_of
 from kerasport.transpose import Plan, plan
+from kerasport.variants import plain
 
 __all__ = ["Module", "module", "source", "write"]
 
@@ -98,6 +99,13 @@ def module(
         raise UnsupportedError(
             f"{snapshot.source.file}: expected a model with its architecture, found weights alone; "
             "give the architecture with --config"
+        )
+    packed = [x.path for x in snapshot.layers if x.kind is not None and plain(x.kind) != x.kind]
+    if packed:
+        raise UnsupportedError(
+            f"{snapshot.source.file}: a module holds plain weights, and these layers are quantized "
+            "or have low-rank factors; read the file with --dequantize or --merge-lora:",
+            packed,
         )
     for choice in dict.fromkeys((flatten, "keep")):
         steps = plan(snapshot, to="torch", flatten=choice, unknown=unknown, module=True)

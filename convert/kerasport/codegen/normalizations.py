@@ -25,6 +25,8 @@ def batch_normalization(c: Case) -> Value:
     axis = int(axis) % rank
     order = (0, axis, *(n for n in range(1, rank) if n != axis))
     x = x.at(order) if rank > 2 else x
+    if c.layer is not None and c.layer.kind not in (None, "BatchNormalization"):
+        raise UnsupportedError(f"{c.path}: batches normalized over several axes, or renormalized")
     affine = bool(c.o("scale", True)) or bool(c.o("center", True))
     width = c.tensors["running_mean"][0] if "running_mean" in c.tensors else c.channels(axis)
     if not 2 <= rank <= 5:

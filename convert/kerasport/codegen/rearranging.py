@@ -40,6 +40,8 @@ def vector(c: Case, x: Value, known: Any) -> Value:
                 order.insert(place, last)
                 x = x.at(order)
         return Value(f"{x.text}.flatten(1)", features=known.features)
+    if x.order and x.shape is not None and not x.features and set(x.shape[1:-1]) == {1}:
+        return Value(f"{x.text}.flatten(1)")  # a single pixel has one order
     x = c.plain(x)
     if c.o.channels_first and c.o.class_name == "Flatten":
         rank = c.rank(x)
