@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "conventions": {"conventions", "errors", "layout", "variants"},
     "options": {"architecture", "errors", "kinds", "model"},
     "shapes": {"architecture", "errors", "kinds", "model", "options"},
-    "flatten": {"architecture", "errors", "kinds", "layout", "model", "options", "shapes"},
+    "flatten": {
+        *("architecture", "errors", "kinds", "layout", "model", "options", "shapes", "variants"),
+    },
     "hints": {"architecture", "flatten", "kinds", "model", "options", "shapes", "variants"},
     "custom": {"conventions", "errors", "kinds", "layout", "model"},
     "arrange": {"architecture", "custom", "kinds", "model"},
@@ -47,7 +49,7 @@ MAY_IMPORT = {
     },
     "codegen": {
         *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "model", "names"),
-        *("options", "shapes", "transpose", "writers"),
+        *("options", "shapes", "transpose", "variants", "writers"),
     },
     "torch": {"api", "codegen", "errors", "model"},
     "manifest": {"errors", "model", "version"},

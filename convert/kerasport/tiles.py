@@ -227,6 +227,8 @@ def _tile(copy: Copy) -> tuple[list[int], list[int]]:
     run: list[int] = []
     length = 1
     for axis in sorted(range(len(tile) - 1), key=lambda axis: abs(copy.source_strides[axis])):
+        if run and abs(copy.source_strides[axis]) != length:
+            break  # the next one lies elsewhere
         run.insert(0, axis)
         tile[axis] = min(copy.shape[axis], -(-WIDE // length))
         length *= tile[axis]

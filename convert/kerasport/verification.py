@@ -239,8 +239,7 @@ def _differences(source: Tensor, ways: Sequence[_Way]) -> Iterator[str]:
         rebuilt = np.empty(slab.size, dtype)
         for way, flat in zip(ways, flats, strict=True):
             tiles.fill(rebuilt, tiles.clipped(way.copies, start, stop), [flat])
-        with np.errstate(all="ignore"):
-            expected = slab if slab.dtype == dtype else slab.astype(dtype)
+        expected = slab if slab.dtype == dtype else tiles.cast(slab, dtype)
         different = np.flatnonzero(tiles.bits(rebuilt) != tiles.bits(expected))
         if different.size:
             where = start + int(different[0])

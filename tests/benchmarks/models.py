@@ -172,6 +172,7 @@ class _Values:
         rng = np.random.default_rng(0)
         kept = np.float32 if dtype == "bfloat16" else np.dtype(dtype)
         self.block = (rng.standard_normal(1 << 22, dtype=np.float32) / 32).astype(kept)
+        self.shift = 0
         if dtype == "bfloat16":  # h5py knows it as two bytes, as Keras stores it
             self.block = self.block.view(np.uint16)[1::2].copy().view("V2")
 
@@ -179,15 +180,18 @@ class _Values:
         data = group.create_dataset(name, shape, self.block.dtype)
         if self.block.dtype.kind == "V":
             data.attrs["dtype"] = "bfloat16"
+        # No two tensors begin alike, as those of a trained model do not.
+        self.shift = (self.shift + 104_729) % (self.block.size // 2)
+        block = self.block[self.shift :]
         size = math.prod(shape)
-        if size <= self.block.size:
-            data[...] = self.block[:size].reshape(shape)
+        if size <= block.size:
+            data[...] = block[:size].reshape(shape)
             return
-        rows = max(1, self.block.size // math.prod(shape[1:]))
+        rows = max(1, block.size // math.prod(shape[1:]))
         for start in range(0, shape[0], rows):
             stop = min(start + rows, shape[0])
             part = (stop - start, *shape[1:])
-            data[start:stop] = np.resize(self.block, math.prod(part)).reshape(part)
+            data[start:stop] = np.resize(block, math.prod(part)).reshape(part)
 
 
 def _write_weights(model: Model, path: Path) -> None:

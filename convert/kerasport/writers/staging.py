@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -113,7 +112,7 @@ class Staging:
 
     def open(self, target: Path) -> BinaryIO:
         """A new file, for writing and reading, that will be named `target`."""
-        part = target.with_name(f".kerasport-{secrets.token_hex(8)}.part")
+        part = target.with_name(f".kerasport-{os.urandom(8).hex()}.part")
         file = part.open("x+b")  # closed by `reopen` or by `__exit__`
         self._staged[target], self._files[target] = part, file
         return file
@@ -152,7 +151,7 @@ class Staging:
         try:
             for target in targets[:-1]:
                 if target.exists():
-                    old = target.with_name(f".kerasport-{secrets.token_hex(8)}.old")
+                    old = target.with_name(f".kerasport-{os.urandom(8).hex()}.old")
                     _keep(target, old)
                     aside.append(old)
                     undo.append(_mover(old, target))
