@@ -25,7 +25,7 @@ import numpy.typing as npt
 from kerasport.architecture import Leaf, parse
 from kerasport.conventions import convention, rows
 from kerasport.errors import MalformedError, UnsupportedError
-from kerasport.kinds import facets, phrases
+from kerasport.kinds import facets, own_config, phrases
 from kerasport.layout import Layout, relayout
 from kerasport.model import (
     Layer,
@@ -234,7 +234,7 @@ def _sizes(layer: Layer, taken: Shape) -> dict[str, int]:
 
 def _extents(layer: Layer, taken: Shape) -> dict[str, int]:
     """The sizes of the input's axes, from its shape."""
-    config = next(iter(facets(layer.class_name or "", layer.config))).config
+    config = own_config(layer.class_name, layer.config)
     letters = str(config.get("equation", "")).replace(" ", "").partition(",")[0]
     shape: list[int | None] = [] if taken is None else list(taken)
     # An ellipsis behind stands for the last axes; one in front, or a wrapper, for the first.
@@ -278,7 +278,8 @@ class _Weight:
         """The quantized weight that has this role in the plain kind; None for any other.
 
         Raises:
-            UnsupportedError: there is no zero point to subtract.
+            UnsupportedError: there is no zero point to subtract, or no size of the whole.
+            MalformedError: its scales are no floats.
         """
         weights = layer.weights
         if f"{role}_scale" not in weights:
@@ -292,17 +293,27 @@ class _Weight:
         first = next((axis for axis in ("in", "row") if axis in words), "")
         target = f"{first} {wide}" if first else "embed token" if back else " ".join(words)
         rounded = how == "Float8"
+        scale = weights[f"{role}_scale"]
+        for tensor in (scale, stored) if rounded else (scale,):
+            if not dtype_name(tensor.dtype).startswith(("f", "bf")):
+                raise MalformedError(f"{tensor.name}: expected floats, found {tensor.spec}")
+        packed = "pair" in str(stored.layout).split()
+        if packed and not wide:
+            raise UnsupportedError(
+                "how many numbers its bytes hold is in no tensor of it; give the architecture with "
+                "--config"
+            )
         zero = weights.get(f"{role}_zero")
         if zero is None and f"{role}_zero" in formulas(how, role):
-            zero = _middle(layer, weights[f"{role}_scale"])
+            zero = _middle(layer, scale)
         return cls(
             stored,
-            weights[f"{role}_scale"],
+            scale,
             " ".join(words) if rounded else target,
             zero,
             weights.get("g_idx"),
             weights.get("awq_scales"),
-            layer.sizes[wide] if "pair" in str(stored.layout).split() else 0,
+            layer.sizes[wide] if packed else 0,
             rounded,
         )
 
@@ -313,8 +324,10 @@ class _Weight:
 
     def floats(self) -> Array:
         """The floats, of which the shape may be another that holds as many."""
-        if self.rounded:
-            return self._through_float8()
+        with np.errstate(all="ignore"):  # a scale of zero gives what it gives in Keras
+            return self._through_float8() if self.rounded else self._scaled()
+
+    def _scaled(self) -> Array:
         words = str(self.stored.layout).split()
         values = self.stored.numpy()
         if self.width:
@@ -331,7 +344,8 @@ class _Weight:
         else:
             numbers = np.divide(numbers, scale)
         if self.more is not None:
-            numbers = np.divide(numbers, self._spread(self.more, sentence))
+            more = self._spread(self.more, sentence).astype(self.dtype)
+            numbers = np.divide(numbers, more)
         assert numbers.dtype == self.dtype, "one dtype throughout"
         return numbers if sentence == self.target else relayout(numbers, sentence, self.target)
 
@@ -355,9 +369,8 @@ class _Weight:
         kind = dtype_named(FLOAT8)
         scale = self.scale.numpy().astype(self.dtype)
         limit = np.asarray(float(ml_dtypes.finfo(kind).max), self.dtype)
-        with np.errstate(all="ignore"):
-            numbers = np.clip(np.divide(self.stored.numpy(), scale), -limit, limit)
-            floats: Array = np.multiply(numbers.astype(kind).astype(self.dtype), scale)
+        numbers = np.clip(np.divide(self.stored.numpy(), scale), -limit, limit)
+        floats: Array = np.multiply(numbers.astype(kind).astype(self.dtype), scale)
         return floats
 
 
@@ -367,7 +380,7 @@ def _middle(layer: Layer, scale: Tensor) -> Tensor:
     Raises:
         UnsupportedError: they were computed from the weights, and are lost.
     """
-    config = next(iter(facets(layer.class_name or "", layer.config))).config
+    config = own_config(layer.class_name, layer.config)
     quantizer = config.get("quantization_config") or {}
     own = quantizer.get("config") if isinstance(quantizer, Mapping) else None
     bits = own.get("weight_bits") if isinstance(own, Mapping) else None

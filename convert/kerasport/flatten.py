@@ -50,6 +50,7 @@ from kerasport.shapes import (
     taken,
     walk,
 )
+from kerasport.variants import plain
 
 __all__ = ["Flattened", "Order", "flattened"]
 
@@ -117,7 +118,7 @@ def _unseen(snapshot: Snapshot, seen: Container[str]) -> Iterator[Note]:
     """A note at the first Dense behind a convolution, where no architecture says what feeds it."""
     convolved = False
     for layer in snapshot.layers:
-        kind = layer.kind or ""
+        kind = plain(layer.kind or "")
         convolved |= "Conv" in kind
         if convolved and kind == "Dense" and layer.path not in seen:
             yield Note(
@@ -272,7 +273,7 @@ def _axes(layer: Layer, taken: set[_Value], *, part: bool) -> Mapping[str, Order
     """The axes of a layer's weights that are made of what it takes."""
     if layer.kind is None or not any(value.features or value.lost for value in taken):
         return {}
-    kind = layer.kind.removeprefix("Bidirectional").removesuffix("Cell")
+    kind = plain(layer.kind.removeprefix("Bidirectional").removesuffix("Cell"))
     rank = max(0 if value.shape is None else len(value.shape) for value in taken)
     if lost := min((value.lost for value in taken if value.lost), default=""):
         mixes = kind in TAKE_IN or kind == "EinsumDense"

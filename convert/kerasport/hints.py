@@ -66,8 +66,8 @@ HINTS: Final[Mapping[str, str]] = {
     "output_padding": "what is added behind the full transposed convolution, a number a dimension",
     "padding": "zeros around the input, [before, after] a dimension; `same` where that depends on "
     "a size that is not known",
-    "quantization": "what the weight's numbers mean, in the words of the tensors' roles; `packing` "
-    "says how they lie in a byte, `inputs` to what the layer's input is rounded",
+    "quantization": "what the weight's numbers mean, in tensors' roles; `packing` is how they lie "
+    "in a byte, `inputs` what the layer's input is rounded to, `missing` what Keras did not save",
     "recurrent_activation": "the activation of the gates",
     "recurrent_dropout": "rate, in training",
     "reset_after": "the reset gate is applied after the recurrent product",
@@ -545,12 +545,16 @@ def _quantization(case: _Case) -> JSON:
     how = scheme(case.layer.kind or "")
     if not how:
         return ABSENT
+    formula = formulas(how, _weight(case))
+    zeros = f"{_weight(case)}_zero"
+    lost = zeros in formula and zeros not in case.layer.weights
     packed = how in ("GPTQ4", "AWQ") or how.startswith("Int4")
     return {
         "scheme": how,
-        "formula": formulas(how, _weight(case)),
+        "formula": formula,
         "packing": "two numbers a byte along pair, the low half first" if packed else None,
         "inputs": _inputs(case, how),
+        "missing": zeros if lost else None,
     }
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "SPECIAL",
     "Facet",
     "facets",
+    "own_config",
     "phrases",
     "snake_case",
 ]
@@ -77,6 +78,16 @@ def facets(class_name: str, config: Config) -> tuple[Facet, ...]:
     if isinstance(known, str):
         return (Facet(variants(known, config), config),)
     return known(config) if known else ()
+
+
+def own_config(class_name: str | None, config: Config) -> Config:
+    """The configuration of the layer that owns the weights, wrappers taken off.
+
+    >>> own_config("TimeDistributed", {"layer": {"class_name": "Dense", "config": {"units": 3}}})
+    {'units': 3}
+    """
+    found = facets(class_name or "", config)
+    return found[0].config if found else config
 
 
 def _inner(config: Config, key: str) -> tuple[Facet, ...]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kerasport.conventions.lora import names
 from kerasport.errors import UnsupportedError
-from kerasport.kinds import facets
+from kerasport.kinds import own_config
 from kerasport.model import Layer, Named, Note, Omission, Snapshot, Tensor, dtype_name, dtype_named
 from kerasport.variants import LORA, MIXED, plain, policies, scheme
 
@@ -64,7 +64,7 @@ def merged(snapshot: Snapshot) -> Snapshot:
             continue
         first, second = names(str(layer.kind))
         weight, a, b = (layer.weights[name] for name in (first[5:-2], first, second))
-        config = next(iter(facets(layer.class_name or "", layer.config))).config
+        config = own_config(layer.class_name, layer.config)
         rank = layer.sizes["rank"]
         alpha = float(config.get("lora_alpha") or rank)
         sum_ = _sum(weight, (a, b), factor=alpha / rank, dtype=_computed(config, weight))
