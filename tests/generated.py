@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -118,3 +120,48 @@ def compared(model: Any, inputs: Sequence[Array], folder: Path) -> float:
     found = ran(loaded, made, inputs)
     assert len(found) == len(wanted)
     return max(deviation(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model of one layer with one choice of options.
+
+    Attributes:
+        name: what a failure is reported under.
+        make: the outputs, of the inputs.
+        shapes: of the inputs, without the batch.
+        low: the inputs are numbers from 0 to below this one; floats where it is 0.
+        sizes: what stands for an extent of None.
+        keras: the framework that makes it, Keras 3 or tf_keras.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    shapes: tuple[tuple[int | None, ...], ...]
+    low: int = 0
+    sizes: tuple[int, ...] = ()
+    keras: ModuleType = keras
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "")
+
+    def model(self) -> Any:
+        kind = "int32" if self.low else "float32"
+        inputs = [self.keras.Input(shape, dtype=kind) for shape in self.shapes]
+        outputs = self.make(*inputs)
+        model = self.keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
+        randomized(model, len(self.name))
+        return model
+
+    def inputs(self) -> list[Array]:
+        rng = np.random.default_rng(5)
+        made = []
+        for shape in self.shapes:
+            free = iter(self.sizes)
+            full = (3, *(next(free) if n is None else n for n in shape))
+            made.append(
+                rng.integers(0, self.low, full).astype(np.int32)
+                if self.low
+                else rng.normal(size=full).astype(np.float32)
+            )
+        return made

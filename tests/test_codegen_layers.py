@@ -8,56 +8,18 @@ The judge is Keras: the module is made from the model as any user's would be, lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 
-from generated import Array, compared, randomized
+from generated import Trial, compared
 
 L = keras.layers
-ops = keras.ops
 TOLERANCE = 1e-5
 BOTH = (True, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A model of one layer with one choice of options."""
-
-    name: str
-    make: Callable[..., Any]
-    shapes: tuple[tuple[int | None, ...], ...]
-    low: int = 0
-    sizes: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        return self.name.replace(" ", "")
-
-    def model(self) -> Any:
-        kind = "int32" if self.low else "float32"
-        inputs = [keras.Input(shape, dtype=kind) for shape in self.shapes]
-        outputs = self.make(*inputs)
-        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
-        randomized(model, len(self.name))
-        return model
-
-    def inputs(self) -> list[Array]:
-        rng = np.random.default_rng(5)
-        made = []
-        for shape in self.shapes:
-            free = iter(self.sizes)
-            full = (3, *(next(free) if n is None else n for n in shape))
-            made.append(
-                rng.integers(0, self.low, full).astype(np.int32)
-                if self.low
-                else rng.normal(size=full).astype(np.float32)
-            )
-        return made
 
 
 Options = dict[str, Any]
@@ -692,58 +654,6 @@ def models() -> Iterator[Trial]:
     )
 
 
-def operations() -> Iterator[Trial]:
-    image = (7, 5, 3)
-    made: dict[str, Callable[..., Any]] = {
-        "arithmetic": lambda x: (x * 2 + 1 - x / 3) ** 2,
-        "right-hand": lambda x: 1 - x,
-        "divide": lambda x: 1 / (x * x + 1),
-        "negative": lambda x: -x,
-        "images": lambda x: L.Conv2D(3, 1)(x) * 2 + x,
-        "mean": lambda x: ops.mean(L.Conv2D(4, 1)(x), axis=(1, 2)),
-        "mean-keep": lambda x: (
-            L.Conv2D(4, 1)(x) - ops.mean(L.Conv2D(4, 1)(x), axis=(1, 2), keepdims=True)
-        ),
-        "sum": lambda x: ops.sum(x, axis=-1),
-        "max": lambda x: ops.max(x, axis=1),
-        "min": lambda x: ops.min(x, axis=[1, 2]),
-        "var": lambda x: ops.var(x, axis=-1, keepdims=True),
-        "std": lambda x: ops.std(x, axis=2),
-        "reshape": lambda x: ops.reshape(L.Conv2D(4, 1)(x), (-1, 35, 4)),
-        "transpose": lambda x: ops.transpose(L.Conv2D(4, 1)(x), (0, 2, 3, 1)),
-        "expand": lambda x: ops.expand_dims(x, -1),
-        "squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 2), 2),
-        "concat": lambda x: ops.concatenate([L.Conv2D(4, 1)(x), x], axis=-1),
-        "concat-1": lambda x: ops.concatenate([L.Conv2D(3, 1)(x), x], axis=1),
-        "stack": lambda x: ops.stack([x, x * 2], axis=1),
-        "split": lambda x: ops.split(x, 3, axis=-1)[1],
-        "matmul": lambda x: ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))),
-        "slice": lambda x: L.Conv2D(4, 1)(x)[:, 1:-1, ::2, 0],
-        "ellipsis": lambda x: x[..., 1:],
-        "relu": lambda x: ops.relu(x),
-        "sigmoid": lambda x: ops.sigmoid(x),
-        "softmax": lambda x: ops.softmax(L.Conv2D(4, 1)(x), axis=-1),
-        "gelu": lambda x: ops.gelu(x),
-        "gelu-exact": lambda x: ops.gelu(x, approximate=False),
-        "clip": lambda x: ops.clip(x, -0.5, 0.7),
-        "sqrt": lambda x: ops.sqrt(ops.abs(x)),
-        "exp": lambda x: ops.exp(x),
-        "maximum": lambda x: ops.maximum(x, 0.2),
-        "minimum": lambda x: ops.minimum(x, x * x),
-        "where": lambda x: ops.where(x > 0, x, 0.5),
-        "cast": lambda x: ops.cast(x > 0, "float32"),
-        "einsum": lambda x: ops.einsum("abcd,abcd->abc", x, x),
-        "pad": lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]),
-        "flip": lambda x: ops.flip(L.Conv2D(4, 1)(x), axis=2),
-        "repeat": lambda x: ops.repeat(x, 2, axis=1),
-        "tanh": lambda x: ops.tanh(x) + ops.softplus(x) + ops.silu(x),
-        "logical": lambda x: ops.cast(ops.logical_and(x > 0, x < 1), "float32"),
-        "square": lambda x: ops.square(x) + ops.rsqrt(ops.abs(x) + 1),
-    }
-    for name, make in made.items():
-        yield Trial(f"ops-{name}", make, (image,))
-
-
 def encodings() -> Iterator[Trial]:
     yield of((5,), L.Discretization, [-0.5, 0.0, 1.0])
     for mode in ("one_hot", "multi_hot", "count"):
@@ -766,7 +676,6 @@ GRID = [
     *uncommon(),
     *flattened(),
     *models(),
-    *operations(),
     *encodings(),
 ]
 

@@ -217,6 +217,7 @@ def test_a_process_that_is_interrupted_leaves_the_old_file(tmp_path: Path) -> No
     before = contents(tmp_path)
     script = (
         "import os, signal, sys, numpy as np\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "from pathlib import Path\n"
         "from kerasport.model import StateDict, Tensor\n"
         "from kerasport.writers import safetensors\n"

@@ -103,6 +103,19 @@ class Node:
         return ">" in self.class_name
 
     @property
+    def operation(self) -> bool:
+        """Whether it is an operation of `keras.ops`, of which some have the names of layers.
+
+        The module says so; Keras 3 leaves it out of legacy HDF5 files. There an operation is told
+        by its call, which is written as those of Keras 3 are, and by what it is not: every layer
+        writes whether it trains (`keras.Layer.get_config`), no operation does (`keras.Operation`).
+        """
+        if self.module is not None:
+            return ".ops." in f"{self.module}."
+        called = any(isinstance(call, Mapping) and "args" in call for call in self.calls)
+        return called and "trainable" not in self.config
+
+    @property
     def trainable(self) -> bool | None:
         """The flag of its configuration, or None where there is none."""
         return _flag(self.config.get("trainable"))

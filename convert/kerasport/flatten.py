@@ -400,10 +400,9 @@ class _Followed:
         shapes = taken(node, tuple(value.shape for value in inputs), call)
         values = tuple(replace(v, shape=shape) for v, shape in zip(inputs, shapes, strict=False))
         values = values or tuple(map(self.entering, shapes))
-        made = outputs(node.class_name, node.config, inputs=shapes, module=node.module)
-        operation = node.module is not None and ".ops." in node.module
+        made = outputs(node.class_name, node.config, inputs=shapes, operation=node.operation)
         o = options(node.class_name, node.config)
-        if operation:
+        if node.operation:
             name = node.class_name
             o = Options("Add" if name in ELEMENTWISE else f"operation {name}", {})
         first = self.made(o, values, made[0], path=path)

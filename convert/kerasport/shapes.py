@@ -67,7 +67,7 @@ def outputs(
     config: Mapping[str, JSON],
     *,
     inputs: Sequence[Shape],
-    module: str | None = None,
+    operation: bool = False,
 ) -> tuple[Shape, ...]:
     """The shapes that one layer gives for the shapes that it takes; `(None,)` where unknown.
 
@@ -75,7 +75,6 @@ def outputs(
     ((None, 105),)
     """
     o = options(class_name, config)
-    operation = module is not None and ".ops." in module
     rule = (OPERATIONS if operation else RULES).get(o.class_name)
     if rule is None:
         return (None,)
@@ -191,7 +190,7 @@ class _Shapes:
 
     def layer(self, node: Node, inputs: tuple[Shape, ...], *, path: str, call: int) -> Call[Shape]:
         given = taken(node, inputs, call)
-        made = outputs(node.class_name, node.config, inputs=given, module=node.module)
+        made = outputs(node.class_name, node.config, inputs=given, operation=node.operation)
         return Call(given, made)
 
     def enter(self, value: Shape) -> Shape:
@@ -220,10 +219,13 @@ def inputs_of(config: Mapping[str, JSON] | None) -> tuple[Shape, ...]:
 
 
 def taken(node: Node, inputs: tuple[Shape, ...], call: int) -> tuple[Shape, ...]:
-    """The shapes that a call takes, the unknown ones as the layer was built for them.
+    """The shapes that a call takes, the unknown ones as the configuration has them.
 
-    A legacy first layer says what the model takes; Keras 3 says it of every layer.
+    Keras 3 writes a shape with each tensor of a call, and of every layer what it was built for; a
+    legacy first layer says what the model takes.
     """
+    written_here = node.calls[call] if call < len(node.calls) else None
+    inputs = _filled(inputs, [_as_shape(shape) for shape in _recorded(written_here)])
     if call or (inputs and None not in inputs):
         return inputs
     build = node.build or {}
@@ -236,9 +238,28 @@ def taken(node: Node, inputs: tuple[Shape, ...], call: int) -> tuple[Shape, ...]
     known = [_as_shape(shape) for shape in written]
     if not inputs:
         return tuple(known) if None not in known else ()
+    return _filled(inputs, known)
+
+
+def _filled(inputs: tuple[Shape, ...], known: Sequence[Shape]) -> tuple[Shape, ...]:
+    """The unknown ones by others, where there is one for each."""
     if len(known) != len(inputs):
         return inputs
     return tuple(a if a is not None else b for a, b in zip(inputs, known, strict=True))
+
+
+def _recorded(argument: JSON) -> Iterator[JSON]:
+    """The shapes of the tensors in a call's arguments, in their order."""
+    if isinstance(argument, list):
+        for part in argument:
+            yield from _recorded(part)
+    elif isinstance(argument, Mapping):
+        if argument.get("class_name") == "__keras_tensor__":
+            config = argument.get("config")
+            yield config.get("shape") if isinstance(config, Mapping) else None
+        else:
+            for part in argument.values():
+                yield from _recorded(part)
 
 
 def _as_shape(written: JSON) -> Shape:

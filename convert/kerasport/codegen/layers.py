@@ -72,10 +72,9 @@ __all__ = ["TABLE", "rule_of"]
 
 def rule_of(node: Node) -> Rule:
     """The rule of a layer; a stub's where the class is in no table."""
-    if node.module is not None and ".ops." in node.module:
-        return operations.keras_operation
-    if node.class_name in operations.TENSORFLOW:
-        return operations.TENSORFLOW[node.class_name]
+    if node.operation or node.class_name in operations.TENSORFLOW:
+        name = operations.operation_of(node.class_name, node.config)
+        return operations.performed if name in operations.OPERATIONS else stub
     return TABLE.get(options(node.class_name, node.config).class_name, stub)
 
 

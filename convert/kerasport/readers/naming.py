@@ -259,16 +259,11 @@ def _numbering(container: Group, graph: Graph, place: _Place) -> dict[str, Group
     return found
 
 
-def _is_operation(node: Node) -> bool:
-    """Whether a node is a function of keras.ops, which is no layer and is not stored."""
-    return ".ops." in f"{node.module}."
-
-
 def _counted(nodes: Iterable[Node], container: Group, *, again: bool) -> dict[str, Group]:
     counts: Counter[str] = Counter()
     found: dict[str, Group] = {}
     for node in nodes:
-        if _is_operation(node) or (node.same_as is not None and not again):
+        if node.operation or (node.same_as is not None and not again):
             continue
         stem = snake_case(node.type_name)
         group = container.groups.get(_numbered_name(stem, counts[stem]))
@@ -291,7 +286,7 @@ def _hidden_repeats(container: Group, graph: Graph, place: _Place) -> set[str]:
     """
     by_stem: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        if node.same_as is None and not _is_operation(node):
+        if node.same_as is None and not node.operation:
             by_stem.setdefault(snake_case(node.type_name), []).append(node)
     hidden: set[str] = set()
     for stem, nodes in by_stem.items():
