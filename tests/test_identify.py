@@ -638,3 +638,42 @@ def test_a_gate_is_one_more_projection(gate: bool) -> None:
     other = a_layer(shapes, "MultiHeadAttention", {**config, "use_gate": not gate})
     kinds = {x.kind for x in identify(Snapshot(Source("x.keras", "keras"), (other,))).layers}
     assert kinds.isdisjoint({"GatedMultiHeadAttention", "MultiHeadAttention"})
+
+
+STACK = {
+    "lstm_cell": {"kernel": (5, 16), "recurrent_kernel": (4, 16), "bias": (16,)},
+    "gru_cell": {"kernel": (4, 9), "recurrent_kernel": (3, 9), "bias": (2, 9)},
+    "simple_rnn_cell": {"kernel": (3, 2), "recurrent_kernel": (2, 2), "bias": (2,)},
+}
+
+
+def stacked(around: str, *, numbered: bool, **more: Shapes) -> Snapshot:
+    """A layer that stacks cells, as Keras 3 stores it by number and others by name."""
+    shapes = {
+        f"{around}/{cell}/{place if numbered else name}": shape
+        for cell, weights in {**STACK, **more}.items()
+        for place, (name, shape) in enumerate(weights.items())
+    }
+    return identify(Snapshot(Source("some.h5", "legacy"), (a_layer(shapes, path="rnn"),)))
+
+
+@pytest.mark.parametrize(
+    ("around", "numbered"), [("cell/cells", True), ("stacked_rnn_cells", False)]
+)
+def test_stacked_cells_are_inferred_one_by_one(around: str, numbered: bool) -> None:
+    """The attributes are those of `keras.layers.RNN.cell` and `StackedRNNCells.cells`."""
+    layers = stacked(around, numbered=numbered).layers
+    assert {layer.path: layer.kind for layer in layers} == {
+        "rnn/lstm_cell": "LSTMCell",
+        "rnn/gru_cell": "GRUCell",
+        "rnn/simple_rnn_cell": "SimpleRNNCell",
+    }
+    assert all(layer.inferred for layer in layers)
+
+
+def test_a_stack_with_a_cell_that_nothing_fits_stays_one_unknown_layer() -> None:
+    for odd in ({"kernel": (2, 7, 3)}, {"kernel": (7, 3), "bias": (3,)}):
+        (layer,) = stacked("stacked_rnn_cells", numbered=False, odd=odd).layers
+        assert (layer.path, layer.kind) == ("rnn", None)
+    (layer,) = stacked("elsewhere", numbered=True).layers
+    assert layer.kind is None

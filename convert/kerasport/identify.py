@@ -30,6 +30,7 @@ __all__ = ["identify", "stored_keys"]
 KERAS = convention("keras")
 # The conventions of files, today's before those of older ones.
 SOURCES = ("keras", "keras1")
+_CELL_OF_A_STACK = re.compile(r"(?:cell/cells|stacked_rnn_cells)/([^/]+)/[^/]+$")
 # What the tables' braces mean where no configuration says: the common case, and only if it fits.
 USUAL_AXES: Mapping[str, str] = {
     "normalized": "channel",
@@ -148,7 +149,8 @@ def _identified(layer: Layer, wanted: str | None, backend: str | None) -> Iterat
         return
     class_name = wanted or layer.class_name
     if class_name is None:
-        yield _inferred(layer, backend)
+        whole = _inferred(layer, backend)
+        yield from (whole,) if whole.kind else _stacked(layer, backend) or (whole,)
         return
     found = facets(class_name, layer.config)
     if wanted is not None:
@@ -332,6 +334,27 @@ def _inferred(layer: Layer, backend: str | None) -> Layer:
         note=f"the file names no class and {len(fits)} kinds fit: {names}; say which with "
         f"--kind '{layer.path}={fits[0].kind}', or give the architecture with --config",
     )
+
+
+def _stacked(layer: Layer, backend: str | None) -> list[Layer]:
+    """A layer of unknown class as the cells that it stacks, if each of them is known; else none.
+
+    Keras 3 stores them in `cell/cells`, and everything that names attributes in the
+    `stacked_rnn_cells` that Keras makes of a list of cells.
+    """
+    cells: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in layer.weights.items():
+        place = _CELL_OF_A_STACK.match(key)
+        if place is None:
+            return []
+        cells.setdefault(place[1], {})[key] = tensor
+    made = [
+        _inferred(replace(layer, path=f"{layer.path}/{name}", weights=weights), backend)
+        for name, weights in cells.items()
+    ]
+    if any(f"{cell.kind}Cell" not in KERAS for cell in made):
+        return []
+    return [replace(cell, kind=f"{cell.kind}Cell") for cell in made]
 
 
 def _ways(
@@ -537,8 +560,8 @@ def _layout(
 
 
 def _in_a_cell(stored: Iterable[str]) -> bool:
-    """Whether Keras 3 stored it as the cell of a recurrent layer."""
-    return all(key.split("/")[-2:-1] == ["cell"] for key in stored)
+    """Whether Keras 3 stored it as the cell of a recurrent layer, or as one of several."""
+    return all(key.split("/")[-2:-1] == ["cell"] or _CELL_OF_A_STACK.match(key) for key in stored)
 
 
 def _numbers_alone(stored: Iterable[str]) -> bool:
