@@ -170,6 +170,24 @@ def test_a_name_decides_nothing() -> None:
         assert found.kind is None
 
 
+@pytest.mark.parametrize(
+    ("path", "shapes", "offered"),
+    [
+        ("conv2d", {"kernel": (3, 3, 5, 5), "bias": (5,)}, "Conv2D"),
+        ("conv2d_transpose_1", {"kernel": (3, 3, 5, 5), "bias": (5,)}, "Conv2DTranspose"),
+        ("block/layernorm1", {"0": (5,), "1": (5,)}, "LayerNormalization"),
+        ("encoder/pos_emb", {"0": (7, 5)}, "Embedding"),
+        ("projection", {"0": (7, 5)}, "Dense"),
+    ],
+)
+def test_the_answer_that_the_path_speaks_of_is_offered_first(
+    path: str, shapes: Shapes, offered: str
+) -> None:
+    layer = a_layer(shapes, path=path)
+    (found,) = identify(Snapshot(Source("some.h5", "legacy"), (layer,))).layers
+    assert f"--kind '{path}={offered}'" in found.note
+
+
 # ------------------------------------------------------------------------------ --kind: the answer
 
 

@@ -327,7 +327,7 @@ def _inferred(layer: Layer, backend: str | None) -> Layer:
     if not fits:
         return replace(layer, note=layer.note or "no kind in the tables fits the stored tensors")
     # The group's name is no proof, but it tells which answer to offer first.
-    fits.sort(key=lambda fit: not _hinted(fit))
+    fits.sort(key=_likeness, reverse=True)
     names = ", ".join(str(fit.kind) for fit in fits)
     return replace(
         layer,
@@ -401,11 +401,12 @@ def _common_prefix(keys: Iterable[str]) -> str:
     return "/".join(words[0] for words in shared)
 
 
-def _hinted(layer: Layer) -> bool:
-    """True where the stored path has the word that Keras makes of the kind's class name."""
+def _likeness(layer: Layer) -> tuple[int, bool]:
+    """How much of the kind's name is in the stored path, and whether that is all of it."""
     kind = str(layer.kind).lower()
-    words = re.split(r"[/.]", f"{layer.path}/{next(iter(layer.weights.values())).stored}")
-    return any(re.sub(r"_\d+$", "", word).replace("_", "") == kind for word in words)
+    path = f"{layer.path}/{next(iter(layer.weights.values())).stored}".lower().replace("_", "")
+    found = max((n for n in range(3, len(kind) + 1) if kind[:n] in path), default=0)
+    return found, found == len(kind)
 
 
 def _cases(
