@@ -82,7 +82,8 @@ class File:
 
     def named(self, name: str) -> str:
         """A name for a class that no other has."""
-        wanted = name = class_name(name)
+        name = class_name(name)
+        wanted = name = f"{name}Model" if name in TAKEN else name
         number = 2
         while name in self.taken:
             name = f"{wanted}{number}"
