@@ -205,6 +205,23 @@ def test_kinds_settle_what_a_weights_file_leaves_open(kerasport: Command) -> Non
     assert kerasport(*words, "--kind", "nor*=LayerNormalization").code == 0
 
 
+def test_what_was_said_of_kinds_need_not_be_said_again_to_verify(
+    kerasport: Command, tmp_path: Path
+) -> None:
+    words = ("convert", WEIGHTS, "x.safetensors", "--to", "torch")
+    assert kerasport(*words, "--kind", "nor*=LayerNormalization").code == 0
+    assert kerasport("verify", "x.safetensors", "--against", WEIGHTS).code == 0
+    # The twin: one bit of the layer in question is another one.
+    whole = bytearray((tmp_path / "x.safetensors").read_bytes())
+    start = 8 + int.from_bytes(whole[:8], "little")
+    offset = json.loads(whole[8:start])["norm.bias"]["data_offsets"][0]
+    whole[start + offset] ^= 1
+    (tmp_path / "x.safetensors").write_bytes(whole)
+    run = kerasport("verify", "x.safetensors", "--against", WEIGHTS)
+    assert run.code == 6
+    assert "norm/beta" in run.err
+
+
 def test_a_config_settles_it_too(kerasport: Command, tmp_path: Path) -> None:
     """A whole model, an archive made of one, or the model's own JSON."""
     kerasport("convert", SEQUENCE, "archive.parquet", "--to", "keras")

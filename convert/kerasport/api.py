@@ -29,7 +29,7 @@ from kerasport.errors import (
     UsageError,
     VerificationError,
 )
-from kerasport.identify import identify
+from kerasport.identify import completed, identify
 from kerasport.lora import merged
 from kerasport.manifest import hashed
 from kerasport.model import (
@@ -286,7 +286,12 @@ def verify(
         done = {note["kind"] for note in state.manifest.get("notes", ())}
         if "merged" in done and snapshot is not against and snapshot.source.format == "live":
             snapshot = read(against, dequantize="dequantized" in done, merge_lora=True)
-        return verification.verify(state, _as_converted(snapshot, done), path.name)
+        # What --kind said in the conversion need not be said again: it has to fit here as well, and
+        # which values must be equal does not depend on it.
+        said = state.manifest.get("layers", {})
+        snapshot = completed(snapshot, {path: layer.get("kind") for path, layer in said.items()})
+        snapshot = _as_converted(snapshot, done)
+        return verification.verify(state, snapshot, path.name)
     except MalformedError as error:
         # What kerasport wrote was whole: a file that is broken now does not hold its source.
         raise VerificationError(f"{path} does not hold {snapshot.source.file}: {error}") from error

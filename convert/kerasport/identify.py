@@ -25,7 +25,7 @@ from kerasport.kinds import BY_NAME, CLASSES, CONFIGURED, ORDERINGS, SPECIAL, Fa
 from kerasport.layout import Layout
 from kerasport.model import Layer, Named, Omission, Snapshot, Tensor, dtype_name
 
-__all__ = ["identify", "stored_keys"]
+__all__ = ["completed", "identify", "stored_keys"]
 
 KERAS = convention("keras")
 # The conventions of files, today's before those of older ones.
@@ -95,6 +95,22 @@ def identify(
         snapshot, layers=tuple(found_layers), omitted=(*snapshot.omitted, *repeated)
     )
     return replace(found_all, custom={**snapshot.custom, **_used(table, found_all)})
+
+
+def completed(snapshot: Snapshot, kinds: Mapping[str, str | None]) -> Snapshot:
+    """The snapshot whose layers of unknown kind are of these, where they fit.
+
+    Args:
+        snapshot: what `identify` gave.
+        kinds: the kind of each layer, by path; those that no table has are passed over.
+    """
+    layers: list[Layer] = []
+    for layer in snapshot.layers:
+        kind = kinds.get(layer.path) if layer.kind is None else None
+        known = _identified(layer, kind, snapshot.source.backend) if kind in KERAS else ()
+        made = tuple(known)
+        layers.extend(made if made and all(part.kind for part in made) else (layer,))
+    return replace(snapshot, layers=tuple(layers))
 
 
 def _used(table: LayerTable, snapshot: Snapshot) -> Mapping[str, Own]:
