@@ -577,6 +577,9 @@ def test_every_reading_verb_takes_descriptions(
     assert run(capsys, "plan", source, "--to", "torch", *layers)[0] == 0
     assert run(capsys, "convert", source, target, "--to", "torch", *layers)[0] == 0
     assert run(capsys, "verify", target, "--against", source, *layers)[0] == 0
+    code, _, errors = run(capsys, "verify", target, "--against", source)
+    assert code == 6
+    assert "give --layers, --kind or --config here too" in errors
 
 
 def test_what_is_unknown_is_kept_if_asked_for_and_no_loss(

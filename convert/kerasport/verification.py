@@ -87,7 +87,15 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
             problems.append(f"{name}: is not in the source")
     if problems:
         lines = "\n  ".join(sorted(set(problems)))
-        raise VerificationError(f"{target} does not hold {snapshot.source.file}:\n  {lines}")
+        told = state.manifest.get("layers", {})
+        untold = [layer.path for layer in snapshot.layers if layer.kind is None]
+        hint = (
+            "\nThe conversion was told what some of these layers are: give --layers, --kind or "
+            "--config here too."
+            if any(told.get(path, {}).get("kind") for path in untold)
+            else ""
+        )
+        raise VerificationError(f"{target} does not hold {snapshot.source.file}:\n  {lines}{hint}")
     keys = ("kind", "subject", "message", "loss")
     notes = tuple(Note(*(note[key] for key in keys)) for note in state.manifest.get("notes", ()))
     return Report(
