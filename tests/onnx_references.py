@@ -450,6 +450,33 @@ def maxout(layer: Any, shape: Shape) -> Model:
     return Model(nodes, constants=constants)
 
 
+def parametric_softplus(layer: Any, shape: Shape) -> Model:
+    nodes = [
+        node("Mul", ["x", "beta"], "scaled"),
+        node("Softplus", ["scaled"], "bent"),
+        node("Mul", ["bent", "alpha"], "y"),
+    ]
+    return Model(nodes, channels_first, channels_last)
+
+
+def s_shaped(layer: Any, shape: Shape) -> Model:
+    nodes = [
+        node("Abs", ["t_right"], "width"),
+        node("Add", ["t_left", "width"], "right"),
+        node("Sub", ["x", "t_left"], "over_left"),
+        node("Sub", ["x", "right"], "over_right"),
+        node("Mul", ["a_left", "over_left"], "down"),
+        node("Add", ["t_left", "down"], "low"),
+        node("Mul", ["a_right", "over_right"], "up"),
+        node("Add", ["right", "up"], "high"),
+        node("LessOrEqual", ["x", "t_left"], "is_low"),
+        node("GreaterOrEqual", ["x", "right"], "is_high"),
+        node("Where", ["is_low", "low", "x"], "lower"),
+        node("Where", ["is_high", "high", "lower"], "y"),
+    ]
+    return Model(nodes, channels_first, channels_last)
+
+
 # ------------------------------------------------------------------------------------- recurrence
 
 
@@ -576,6 +603,8 @@ OPERATORS: Mapping[str, Callable[..., Model]] = {
     "Highway": highway,
     "LayerScale": scaled_channels,
     "MaxoutDense": maxout,
+    "ParametricSoftplus": parametric_softplus,
+    "SReLU": s_shaped,
     **{f"{kind}Cell": cell for kind in ("SimpleRNN", "GRU", "GRUResetBefore", "LSTM")},
     "StackedCells": stacked,
     "UnlikeDirections": unlike,

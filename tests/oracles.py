@@ -1048,7 +1048,57 @@ class MaxoutDense(keras.layers.Layer):  # type: ignore[misc]
         return {"name": self.name, "nb_feature": self.pieces, "bias": self.use_bias}
 
 
+class PerPosition(keras.layers.Layer):  # type: ignore[misc]
+    """Weights for each position and channel, or one along some axes."""
+
+    roles: tuple[str, ...] = ()
+
+    def __init__(self, shared_axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shared_axes = shared_axes
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        own = tuple(1 if n in self.shared_axes else size for n, size in enumerate(shape))[1:]
+        for role in self.roles:
+            setattr(self, role, self.add_weight(shape=own, name=role))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "shared_axes": list(self.shared_axes)}
+
+
+class ParametricSoftplus(PerPosition):
+    """What Keras 1.2.2 computes in its layer of this name."""
+
+    roles = ("alphas", "betas")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.softplus(self.betas * x) * self.alphas
+
+
+class SReLU(PerPosition):
+    """What Keras 1.2.2 computes in its layer of this name; `K.relu(x, slope, top)` included."""
+
+    roles = ("t_left", "a_left", "t_right", "a_right")
+
+    def call(self, x: Any) -> Any:
+        ops = keras.ops
+        right = self.t_left + ops.abs(self.t_right)
+        inner = x - self.t_left
+        clipped = ops.minimum(ops.relu(inner), right - self.t_left)
+        low_and_center = self.t_left + clipped - self.a_left * ops.relu(-inner)
+        return low_and_center + ops.relu(x - right) * self.a_right
+
+
 def _of_keras_1() -> Iterator[Trial]:
+    made: tuple[type[PerPosition], ...] = (ParametricSoftplus, SReLU)
+    for kind, rank in product(made, (1, 2, 3, 4)):
+        for axes in dict.fromkeys(((), tuple(range(1, rank)))):
+            yield Trial(
+                kind.__name__,
+                label(rank=rank + 1, shared_axes=axes),
+                partial(kind, axes),
+                ((2, *(3, 5, 2)[: rank - 1], 7),),
+            )
     for bias, units in product(BOTH, (3, 5)):
         yield Trial("Highway", label(units, bias=bias), partial(Highway, bias), ((2, units),))
     for bias, (i, o, pieces) in product(BOTH, ((3, 5, 7), (3, 3, 3))):

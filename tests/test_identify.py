@@ -658,7 +658,7 @@ def test_a_gate_is_one_more_projection(gate: bool) -> None:
     assert kinds.isdisjoint({"GatedMultiHeadAttention", "MultiHeadAttention"})
 
 
-STACK = {
+STACK: Mapping[str, Shapes] = {
     "lstm_cell": {"kernel": (5, 16), "recurrent_kernel": (4, 16), "bias": (16,)},
     "gru_cell": {"kernel": (4, 9), "recurrent_kernel": (3, 9), "bias": (2, 9)},
     "simple_rnn_cell": {"kernel": (3, 2), "recurrent_kernel": (2, 2), "bias": (2,)},

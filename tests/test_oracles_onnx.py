@@ -428,6 +428,12 @@ SLIPS: list[tuple[str, str, dict[str, str]]] = [
     ("RandomFourierFeatures-gaussian", "RandomFourierFeatures", {"C": "-out"}),
     ("Discretization-bins", "Discretization", {"summary": "[weight value] bin"}),
     ("LayerScale-image", "LayerScale", {"gamma": "-channel"}),
+    (
+        "ParametricSoftplus-rank=2,shared_axes=()",
+        "ParametricSoftplus1D",
+        {"alpha": "-channel"},
+    ),
+    ("SReLU-rank=2,shared_axes=()", "SReLU1D", {"t_right": "-channel"}),
     ("Highway-5,bias", "Highway", {"carry.B": "in out"}),
     ("MaxoutDense-3,3,3,bias", "MaxoutDense", {"B": "(out piece) in"}),
     ("CuDNNLSTM-5,5", "CuDNNLSTM", {"W": "1 ([i f c o] unit) in as 1 ([i f c o] row col)"}),

@@ -463,6 +463,12 @@ SLIPS: list[tuple[str, str, dict[str, str]]] = [
     ("RandomFourierFeatures-gaussian", "RandomFourierFeatures", {"linear.bias": "-out"}),
     ("Discretization-bins", "Discretization", {"summary": "[weight value] bin"}),
     ("LayerScale-image", "LayerScale", {"gamma": "-channel"}),
+    (
+        "ParametricSoftplus-rank=2,shared_axes=()",
+        "ParametricSoftplus1D",
+        {"beta": "-channel"},
+    ),
+    ("SReLU-rank=2,shared_axes=()", "SReLU1D", {"a_left": "-channel"}),
     ("Highway-5,bias", "Highway", {"carry.weight": "in out"}),
     ("MaxoutDense-3,3,3,bias", "MaxoutDense", {"weight": "(out piece) in"}),
     ("CuDNNLSTM-5,5", "CuDNNLSTM", {"weight_ih_l0": "([i f c o] in) unit as ([i f c o] col row)"}),

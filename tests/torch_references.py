@@ -387,6 +387,36 @@ def maxout(layer: Any, shape: Shape) -> Reference:
     return module, lambda x: module(x).unflatten(-1, (layer.pieces, -1)).amax(1)
 
 
+class PerPosition(nn.Module):  # type: ignore[misc]
+    """The weights of an activation that has some for each position, channels first."""
+
+    def __init__(self, like: Any, *names: str) -> None:
+        super().__init__()
+        *outer, channel = like.shape
+        for name in names:
+            setattr(self, name, nn.Parameter(torch.zeros(channel, *outer)))
+
+
+def parametric_softplus(layer: Any, shape: Shape) -> Reference:
+    module = PerPosition(layer.alphas, "alpha", "beta")
+    return module, lambda x: channels_last(
+        module.alpha * nn.functional.softplus(module.beta * channels_first(x))
+    )
+
+
+def s_shaped(layer: Any, shape: Shape) -> Reference:
+    """As in arXiv:1512.07030, equation 1, with the upper threshold counted from the lower one."""
+    module = PerPosition(layer.t_left, "t_left", "a_left", "t_right", "a_right")
+
+    def forward(x: Tensor) -> Tensor:
+        x, left = channels_first(x), module.t_left
+        right = left + module.t_right.abs()
+        y = torch.where(x <= left, left + module.a_left * (x - left), x)
+        return channels_last(torch.where(x >= right, right + module.a_right * (x - right), y))
+
+    return module, forward
+
+
 def shared_slope(layer: Any, shape: Shape) -> Reference:
     module = nn.PReLU(1 if len(shape) - 1 in layer.shared_axes else shape[-1])
     return module, lambda x: channels_last(module(channels_first(x)))
@@ -487,6 +517,8 @@ REFERENCES: Mapping[str, Callable[..., Reference]] = {
     "LayerScale": scaled_channels,
     "MaxoutDense": maxout,
     "PReLUShared": shared_slope,
+    "ParametricSoftplus": parametric_softplus,
+    "SReLU": s_shaped,
     **{f"{kind}Cell": cell for kind in ("SimpleRNN", "GRU", "LSTM")},
     "StackedCells": stacked,
     "UnlikeDirections": unlike,

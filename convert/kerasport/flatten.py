@@ -266,7 +266,12 @@ class _CannotFollowError(Exception):
 TAKE_IN: Final = frozenset(
     {"Dense", "SimpleRNN", "GRU", "GRUResetBefore", "LSTM", "Conv1D", "SeparableConv1D"}
 )
-TAKE_CHANNELS: Final = frozenset({"BatchNormalization", "LayerNormalization", "PReLU1D"})
+TAKE_CHANNELS: Final = frozenset(
+    {
+        *("BatchNormalization", "LayerNormalization"),
+        *("PReLU1D", "ParametricSoftplus1D", "SReLU1D"),
+    }
+)
 
 
 def _axes(layer: Layer, taken: set[_Value], *, part: bool) -> Mapping[str, Order]:

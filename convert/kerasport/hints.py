@@ -797,7 +797,11 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "GroupNormalization": ("groups", "epsilon", "axis", "affine"),
     "Embedding": ("mask_zero",),
     "Lookup": (),  # all that it does is in its table
-    **{f"PReLU{n}D": ("shared_axes",) for n in (1, 2, 3, 4)},
+    **{
+        f"{name}{n}D": ("shared_axes",)
+        for name in ("PReLU", "ParametricSoftplus", "SReLU")
+        for n in (1, 2, 3, 4)
+    },
     "SimpleRNN": tuple(name for name in STEPS if name != "recurrent_activation"),
     "SimpleRNNCell": tuple(name for name in CELL if name != "recurrent_activation"),
     "GRU": (*STEPS, "reset_after"),

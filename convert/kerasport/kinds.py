@@ -272,14 +272,18 @@ def _is_channels_first(config: Config) -> bool:
     )
 
 
-def _prelu(config: Config) -> tuple[Facet, ...]:
-    """A slope a position, in the order of the image; `data_format` is that of the model."""
-    first = _is_channels_first(config)
-    axes = {
-        usual: f"channel {usual.removesuffix(' channel')}" if first else usual
-        for usual in ("length channel", "height width channel", "depth height width channel")
-    }
-    return (Facet(tuple(f"PReLU{n}D" for n in (1, 2, 3, 4)), config, axes=axes),)
+def _per_position(name: str) -> Callable[[Config], tuple[Facet, ...]]:
+    """A weight a position, in the order of the image; `data_format` is that of the model."""
+
+    def found(config: Config) -> tuple[Facet, ...]:
+        first = _is_channels_first(config)
+        axes = {
+            usual: f"channel {usual.removesuffix(' channel')}" if first else usual
+            for usual in ("length channel", "height width channel", "depth height width channel")
+        }
+        return (Facet(tuple(f"{name}{n}D" for n in (1, 2, 3, 4)), config, axes=axes),)
+
+    return found
 
 
 def _locally_connected(rank: int) -> Callable[[Config], tuple[Facet, ...]]:
@@ -517,7 +521,7 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
     "RandomFourierFeatures": "RandomFourierFeatures",
     "Embedding": _embedding,
     "ReversibleEmbedding": _reversible_embedding,
-    "PReLU": _prelu,
+    **{name: _per_position(name) for name in ("PReLU", "ParametricSoftplus", "SReLU")},
     "SimpleRNN": _recurrent("SimpleRNN"),
     "SimpleRNNCell": "SimpleRNNCell",
     "GRU": _gru,
@@ -555,6 +559,7 @@ BY_NAME = frozenset(
         *("AdditiveAttention", "Attention", "BatchNormalizationRenorm", "Discretization"),
         *("Highway", "Lookup", "MaxoutDense", "RandomFourierFeatures", "ReversibleEmbedding"),
         *("LayerScale", "SpectralNormalization", "STFTSpectrogram"),
+        *(f"{name}{n}D" for name in ("ParametricSoftplus", "SReLU") for n in (1, 2, 3, 4)),
     }
 )
 # A kind → the one that it is a general case of: where both fit, the weights do the same in either.

@@ -34,7 +34,6 @@ MODERN_CLASSES: Final[Mapping[str, str]] = {
     "CuDNNLSTM": "LSTM",
     "CuDNNGRU": "GRU",
     "GroupQueryAttention": "GroupedQueryAttention",
-    "ParametricSoftplus": "PReLU",
 }
 
 # Options of Keras 1 in today's words; `output_dim` is today's word in some classes.

@@ -680,6 +680,7 @@ def _words(text: str) -> tuple[str, ...]:
 IDENTITIES: Final = _words(
     """
     InputLayer Identity Activation Softmax ReLU LeakyReLU ELU PReLU ThresholdedReLU SReLU
+    ParametricSoftplus
     BatchNormalization LayerNormalization GroupNormalization RMSNormalization UnitNormalization
     Normalization Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout
     GaussianNoise AlphaDropout ActivityRegularization Masking Rescaling Highway LayerScale

@@ -161,12 +161,19 @@ def prelu(c: Case) -> Value:
         rank = c.rank(x)
         x = x.at(image_order(rank)) if rank > 2 else x
         return replace(x, text=f"{c.module(call('nn.PReLU', str(shape[0])))}({x.text})")
-    x = c.body.natural(c.x)
-    rank = c.rank(x)
+    return per_position(c, "PReLUPerPosition")
+
+
+def per_position(c: Case, part: str = "") -> Value:
+    """An activation with weights for each position and channel."""
+    shape = next(iter(c.tensors.values()), None)
     if shape is None:
-        raise UnsupportedError(f"{c.path}: the slopes of this PReLU are not in the file")
+        raise UnsupportedError(f"{c.path}: this {c.o.class_name} has no weights in the file")
+    x = c.fed(c.x, "channel") if len(shape) == 1 else c.body.natural(c.x)
+    rank = c.rank(x)
     x = x.at(image_order(rank)) if rank > 3 else x.straight()
-    return replace(x, text=f"{c.module(call('PReLUPerPosition', *map(str, shape)))}({x.text})")
+    name = part or c.o.class_name
+    return replace(x, text=f"{c.module(call(name, *map(str, shape)))}({x.text})")
 
 
 def dropout(c: Case) -> Value:
@@ -287,6 +294,7 @@ TABLE: Final[Mapping[str, Rule]] = {
     "Softmax": softmax,
     **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "ThresholdedReLU"), named_activation),
     "PReLU": prelu,
+    **dict.fromkeys(("ParametricSoftplus", "SReLU"), per_position),
     "Dropout": dropout,
     **{f"SpatialDropout{n}D": spatial_dropout for n in RANKS},
     "GaussianNoise": noise,

@@ -302,6 +302,40 @@ class PReLUPerPosition(nn.Module):
         return torch.where(x > 0, x, self.weight * x)
 '''
 
+_SOFTPLUS = '''
+class ParametricSoftplus(nn.Module):
+    """A softplus with scales of its own, before and behind, for each position and channel."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full(shape, 0.2))
+        self.beta = nn.Parameter(torch.full(shape, 5.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alpha * F.softplus(self.beta * x)
+'''
+
+_S_SHAPED = '''
+class SReLU(nn.Module):
+    """The identity between two thresholds, with a slope below and one above, all of them trained.
+
+    The upper threshold lies `abs(t_right)` above the lower one.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.t_left = nn.Parameter(torch.zeros(shape))
+        self.a_left = nn.Parameter(torch.zeros(shape))
+        self.t_right = nn.Parameter(torch.ones(shape))
+        self.a_right = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        right = self.t_left + self.t_right.abs()
+        low = self.a_left * torch.clamp(x - self.t_left, max=0.0)
+        high = self.a_right * torch.clamp(x - right, min=0.0)
+        return torch.maximum(torch.minimum(x, right), self.t_left) + low + high
+'''
+
 _EINSUM_DENSE = '''
 class EinsumDense(nn.Module):
     """A linear layer that says by an equation which axes it multiplies."""
@@ -667,6 +701,8 @@ PARTS: Final[Mapping[str, str]] = {
     "ReversibleEmbedding": _REVERSIBLE,
     "LayerScale": _LAYER_SCALE,
     "PReLUPerPosition": _PER_POSITION,
+    "ParametricSoftplus": _SOFTPLUS,
+    "SReLU": _S_SHAPED,
     "EinsumDense": _EINSUM_DENSE,
     "VarianceNorm": _RMS_NORM,
     "Normalization": _NORMALIZATION,

@@ -15,11 +15,28 @@ from functools import cache
 
 from kerasport.errors import UsageError
 
-__all__ = ["NAMES", "OLDER", "Absent", "Case", "Row", "Slot", "convention", "rows"]
+__all__ = [
+    *("CHANNEL_FIRST", "NAMES", "OLDER", "POSITIONS"),
+    *("Absent", "Case", "Row", "Slot", "convention", "rows"),
+]
 
 NAMES = ("keras", "onnx", "torch")
 # What files of other years are in, and nothing is written in.
 OLDER = ("keras1", "tf1", "theano")
+# The axes of a layer that has a weight for each position and channel: as Keras has them, where the
+# braces stand for the model's order, and with the channels first. By how many there are.
+POSITIONS: Mapping[int, str] = {
+    1: "channel",
+    2: "{length channel}",
+    3: "{height width channel}",
+    4: "{depth height width channel}",
+}
+CHANNEL_FIRST: Mapping[int, str] = {
+    1: "channel",
+    2: "channel length",
+    3: "channel height width",
+    4: "channel depth height width",
+}
 
 
 @dataclass(frozen=True, slots=True)

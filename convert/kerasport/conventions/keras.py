@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kerasport.conventions import Case, Row, Slot
+from kerasport.conventions import POSITIONS, Case, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {"LSTM": "[i f c o]", "GRU": "[z r h]", "GRUResetBefore": "[z r h]", "SimpleRNN": ""}
@@ -209,10 +209,16 @@ TABLE: Mapping[str, Row] = {
         Slot("embeddings", "token embed"),
         Slot("reverse_embeddings", "embed token"),
     ),
-    "PReLU1D": (Slot("alpha", "channel"),),
-    "PReLU2D": (Slot("alpha", "{length channel}"),),
-    "PReLU3D": (Slot("alpha", "{height width channel}"),),
-    "PReLU4D": (Slot("alpha", "{depth height width channel}"),),
+    **{f"PReLU{n}D": (Slot("alpha", axes),) for n, axes in POSITIONS.items()},
+    # Of Keras 1, and in keras-contrib afterwards.
+    **{
+        f"ParametricSoftplus{n}D": (Slot("alphas", axes), Slot("betas", axes))
+        for n, axes in POSITIONS.items()
+    },
+    **{
+        f"SReLU{n}D": tuple(Slot(name, axes) for name in ("t_left", "a_left", "t_right", "a_right"))
+        for n, axes in POSITIONS.items()
+    },
     **{kind: (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{f"{kind}Cell": (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from kerasport.conventions import Absent, Case, Row, Slot
+from kerasport.conventions import POSITIONS, Absent, Case, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 BIAS = Slot("b", "out", "bias", when="use_bias")
@@ -164,10 +164,7 @@ TABLE: Mapping[str, Row] = {
         *(Case(Absent(OWN_STATISTICS.format(mode)), options={"mode": mode}) for mode in ("1", "2")),
     ),
     "Embedding": (Slot("W", "token embed", "embeddings"),),
-    "PReLU1D": (Slot("alphas", "channel", "alpha"),),
-    "PReLU2D": (Slot("alphas", "{length channel}", "alpha"),),
-    "PReLU3D": (Slot("alphas", "{height width channel}", "alpha"),),
-    "PReLU4D": (Slot("alphas", "{depth height width channel}", "alpha"),),
+    **{f"PReLU{n}D": (Slot("alphas", axes, "alpha"),) for n, axes in POSITIONS.items()},
     **{kind: tuple(Case(slots, where=STEP) for slots in ways) for kind, ways in RECURRENT.items()},
     **{
         f"Bidirectional{kind}": tuple(Case(_bidirectional(slots), where=STEP) for slots in ways)

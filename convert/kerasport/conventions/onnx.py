@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kerasport.conventions import Absent, Row, Slot
+from kerasport.conventions import CHANNEL_FIRST, Absent, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {
@@ -18,12 +18,6 @@ GATES = {
     "GRU": "[z r h]",
     "GRUResetBefore": "[z r h]",
     "SimpleRNN": "",
-}
-CHANNEL_FIRST = {
-    1: "channel",
-    2: "channel length",
-    3: "channel height width",
-    4: "channel depth height width",
 }
 
 
@@ -220,6 +214,16 @@ TABLE: Mapping[str, Row] = {
     "Lookup": (Slot("weights", "token", "idf_weights"),),
     # PRelu broadcasts its slope against `channel height width`.
     **{f"PReLU{n}D": (Slot("slope", axes, "alpha"),) for n, axes in CHANNEL_FIRST.items()},
+    # Mul, Softplus, Mul.
+    **{
+        f"ParametricSoftplus{n}D": (Slot("alpha", axes, "alphas"), Slot("beta", axes, "betas"))
+        for n, axes in CHANNEL_FIRST.items()
+    },
+    # Clip of what is moved by the left threshold, and PRelu-like slopes on both sides of it.
+    **{
+        f"SReLU{n}D": tuple(Slot(name, axes) for name in ("t_left", "a_left", "t_right", "a_right"))
+        for n, axes in CHANNEL_FIRST.items()
+    },
     **RECURRENT,
     **{f"{kind}Cell": slots for kind, slots in RECURRENT.items()},
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},

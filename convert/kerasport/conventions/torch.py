@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kerasport.conventions import Absent, Case, Row, Slot
+from kerasport.conventions import CHANNEL_FIRST, Absent, Case, Row, Slot
 
 SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {"LSTM": "[i f c o]", "GRU": "[r z h]", "SimpleRNN": ""}
@@ -231,6 +231,15 @@ TABLE: Mapping[str, Row] = {
         ),
         Case(PER_POSITION),
     ),
+    # Parameters of modules of one's own.
+    **{
+        f"ParametricSoftplus{n}D": (Slot("alpha", axes, "alphas"), Slot("beta", axes, "betas"))
+        for n, axes in CHANNEL_FIRST.items()
+    },
+    **{
+        f"SReLU{n}D": tuple(Slot(name, axes) for name in ("t_left", "a_left", "t_right", "a_right"))
+        for n, axes in CHANNEL_FIRST.items()
+    },
     **RECURRENT,
     "GRUResetBefore": RESET_BEFORE,
     **{f"{kind}Cell": _cell(slots) for kind, slots in RECURRENT.items()},

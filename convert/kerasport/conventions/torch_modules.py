@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kerasport.conventions import Case, Row, Slot, convention, rows
+from kerasport.conventions import Absent, Case, Row, Slot, convention, rows
 
 __all__ = ["EXTRA"]
 
@@ -39,6 +39,16 @@ EXTRA: Mapping[str, Row] = {
     "PReLU2D": _per_position("PReLU2D", "length channel"),
     "PReLU3D": _per_position("PReLU3D", "channel height width"),
     "PReLU4D": _per_position("PReLU4D", "channel depth height width"),
+    # Sequences stay `batch steps features` in a module.
+    **{
+        kind: tuple(
+            replace(slot, layout="length channel")
+            for case in rows(convention("torch")[kind])
+            if not isinstance(case.slots, Absent)
+            for slot in case.slots
+        )
+        for kind in ("ParametricSoftplus2D", "SReLU2D")
+    },
     # As Keras has them, for torch.einsum.
     "EinsumDenseBatched": (Slot("weight", "{kernel}", "kernel"), Slot("bias", "{bias}")),
 }
