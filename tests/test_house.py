@@ -41,7 +41,10 @@ MAY_IMPORT = {
     },
     "lora": {"conventions", "errors", "kinds", "model", "variants"},
     "testing": {"api", "custom", "errors", "model"},
-    "identify": {"arrange", "conventions", "custom", "errors", "kinds", "layout", "model"},
+    "hub": {"architecture", "custom", "kinds", "model", "variants"},
+    "identify": {
+        *("arrange", "conventions", "custom", "errors", "hub", "kinds", "layout", "model"),
+    },
     "unnamed": {"architecture", "errors", "identify", "model"},
     "transpose": {
         *("architecture", "conventions", "custom", "errors", "flatten", "hints", "kinds"),

@@ -304,7 +304,7 @@ def _inspect(options: argparse.Namespace) -> None:
     for reason, count in _counted(omission.reason for omission in snapshot.omitted).items():
         _say(f"left out: {_tensors(count)}, {reason}")
     for layer in snapshot.layers:
-        if layer.note:
+        if layer.note and layer.kind is None:
             _tell(f"note: {layer.path}: {layer.note}")
 
 

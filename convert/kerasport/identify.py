@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from itertools import combinations, takewhile
 from typing import Any
 
+from kerasport import hub
 from kerasport.arrange import arranged, inside, owners_in
 from kerasport.conventions import Absent, Case, Slot, convention, rows
 from kerasport.custom import LayerTable, Own
@@ -58,6 +59,8 @@ def identify(
     wanted = dict(kinds or {})
     table = LayerTable(snapshot.custom) | (layers or LayerTable())
     snapshot = arranged(snapshot, table)
+    snapshot, placed, of_hub = hub.placed(snapshot)
+    table = of_hub | table
     for pattern, kind in wanted.items():
         if kind not in KERAS and kind not in CLASSES and table.find(kind) is None:
             raise UsageError(
@@ -76,6 +79,9 @@ def identify(
         repeated.extend(twins)
         surrounded = replace(layer, config={**order, **layer.config}) if layer.config else layer
         given = next(kinds_given, None)
+        if given is None and layer.path in placed:
+            found_layers.append(_placed(layer, placed[layer.path], table, snapshot.source.backend))
+            continue
         name, config, child = inside(given or layer.class_name, layer.config)
         own = table.find(name) if layer.kind is None else None
         if own is not None and not own.like:
@@ -198,6 +204,28 @@ def _apart(layer: Layer, found: Facet, backend: str | None) -> tuple[Layer, ...]
         for part, facet in parts
     ]
     return tuple(made) if made and all(part.kind for part in made) else ()
+
+
+def _placed(
+    layer: Layer, specs: Sequence[hub.Spec], table: LayerTable, backend: str | None
+) -> Layer:
+    """A layer of which KerasHub's table says what it is, if what is stored fits one way of it."""
+    tried: list[Layer] = []
+    for spec, config in ((one, known) for one in specs for known in one.configs):
+        configured = replace(layer, config=config)
+        own = table.find(f"{hub.PACKAGE}>{spec.name}")
+        if own is not None:
+            tried.append(_described(configured, own, config, ""))
+        elif spec.name in CLASSES:
+            tried += _identified(configured, spec.name, backend)
+    names = ", ".join(dict.fromkeys(spec.name for spec in specs))
+    fits = list({way.kind: way for way in tried if way.kind is not None}.values())
+    if len(fits) == 1:
+        note = f"the file names no class; KerasHub keeps {names} here"
+        return replace(fits[0], config=layer.config, class_name=None, inferred=True, note=note)
+    reasons = [f"{len(fits)} of them fit"] if fits else [way.note for way in tried]
+    said = "; ".join(reasons) or "which no table describes"
+    return replace(layer, note=f"KerasHub keeps {names} here: {said}")
 
 
 def _described(layer: Layer, own: Own, config: Mapping[str, Any], child: str) -> Layer:

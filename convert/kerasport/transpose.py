@@ -751,7 +751,8 @@ def _backend_notes(snapshot: Snapshot) -> Iterator[Note]:
 def _inference_notes(snapshot: Snapshot) -> Iterator[Note]:
     for layer in snapshot.layers:
         if layer.inferred:
-            message = f"the file names no class; its weights fit {layer.kind} alone"
+            alone = f"the file names no class; its weights fit {layer.kind} alone"
+            message = layer.note or alone
             yield Note("inferred", layer.path, message)
 
 
