@@ -753,3 +753,138 @@ NOT_BUILT: Mapping[str, str] = {
     "FeaturePyramidBackbone": "has what its subclasses give it",
     "SmolLMBackbone": "is SmolLM3Backbone under its older name",
 }
+
+
+def _smol_lm_biased() -> Any:
+    config = _smol_lm().get_config()
+    return MODELS.SmolLM3Backbone(**{**config, "attention_bias": True, "mlp_bias": True})
+
+
+SPARSE = {**MOE, "decoder_sparse_step": 2}
+GEMMA3 = {**GEMMA, "image_size": 16}
+EMBEDDING = {"is_embedding_model": True, "pooling_intermediate_dim": 11, "embedding_dim": 13}
+VD = {"input_conv_filters": [8, 8, 64], "input_conv_kernel_sizes": [3, 3, 3]}
+# A family with other options, which change what is stored.
+OPTIONS: Mapping[str, Callable[[], Any]] = {
+    "DINOV2 gated": lambda: _dinov2(use_swiglu_ffn=True, num_register_tokens=0),
+    "DINOV2 unmasked": lambda: _dinov2(use_mask_token=False),
+    "DINOV3 gated": lambda: MODELS.DINOV3Backbone(
+        patch_size=14,
+        num_layers=2,
+        hidden_dim=16,
+        num_heads=2,
+        intermediate_dim=20,
+        image_shape=(28, 28, 3),
+        use_gated_mlp=True,
+        use_key_bias=False,
+        use_mask_token=False,
+        num_register_tokens=0,
+    ),
+    "ESM rotary": lambda: MODELS.ESMBackbone(**POSITIONS, use_bias=False),
+    "Gemma3 text": lambda: MODELS.Gemma3Backbone(**GEMMA3),
+    "Gemma3 embedding": lambda: MODELS.Gemma3Backbone(**GEMMA3, **EMBEDDING),
+    "Gemma4 shared": lambda: MODELS.Gemma4Backbone(
+        **GEMMA3, num_kv_shared_layers=1, use_double_wide_mlp=True
+    ),
+    "HGNetV2 plain": lambda: _hgnet(use_learnable_affine_block=False),
+    "MobileNetV5 batch": lambda: _mobilenet_v5(norm_layer="batch_norm"),
+    "Moonshine biased": lambda: MODELS.MoonshineBackbone(
+        vocabulary_size=23,
+        filter_dim=15,
+        encoder_num_layers=1,
+        decoder_num_layers=1,
+        hidden_dim=16,
+        intermediate_dim=20,
+        encoder_num_heads=2,
+        decoder_num_heads=2,
+        encoder_use_swiglu_activation=True,
+        decoder_use_swiglu_activation=False,
+        attention_bias=True,
+    ),
+    "Qwen2 tied": lambda: MODELS.Qwen2Backbone(**GROUPED),
+    "Qwen3Moe dense": lambda: MODELS.Qwen3MoeBackbone(**GEMMA, **SPARSE),
+    "QwenMoe dense": lambda: MODELS.QwenMoeBackbone(
+        **GROUPED, **SPARSE, shared_expert_intermediate_dim=15
+    ),
+    "ResNet vd": lambda: _resnet(block_type="bottleneck_block_vd", **VD),
+    "ResNet basic vd": lambda: _resnet(block_type="basic_block_vd", **VD),
+    "RetinaNet normed": lambda: MODELS.RetinaNetBackbone(
+        image_encoder=_resnet(),
+        min_level=3,
+        max_level=6,
+        use_p5=True,
+        use_fpn_batch_norm=True,
+        image_shape=(64, 64, 3),
+    ),
+    "RoformerV2 biased": lambda: MODELS.RoformerV2Backbone(**TEXT, head_size=6, use_bias=True),
+    "SmolLM3 biased": _smol_lm_biased,
+    "SwinTransformer plain": lambda: MODELS.SwinTransformerBackbone(
+        image_shape=IMAGE,
+        embed_dim=12,
+        depths=[2, 1],
+        num_heads=[2, 3],
+        window_size=4,
+        patch_norm=False,
+        qkv_bias=False,
+    ),
+    "T5 tied": lambda: MODELS.T5Backbone(**TEXT, use_gated_activation=False),
+    "T5Gemma untied": lambda: MODELS.T5GemmaBackbone(
+        **T5GEMMA, attention_bias=True, tie_word_embeddings=False
+    ),
+    "ViT plain": lambda: _vit(
+        use_class_token=False, use_mha_bias=False, use_mlp_bias=False, use_patch_bias=False
+    ),
+    "ViTDet plain": lambda: _vit_det(use_rel_pos=False, use_abs_pos=False, use_bias=False),
+    "VideoPrism video": lambda: MODELS.VideoPrismBackbone(
+        num_frames=2,
+        patch_size=16,
+        hidden_dim=12,
+        intermediate_dim=20,
+        num_heads=2,
+        num_spatial_layers=1,
+        num_temporal_layers=1,
+        num_auxiliary_layers=0,
+        image_shape=IMAGE,
+    ),
+}
+
+
+def _task(name: str, family: str, **options: Any) -> Callable[[], Any]:
+    def make() -> Any:
+        options.setdefault("preprocessor", None)
+        return getattr(MODELS, name)(backbone=FAMILIES[family](), **options)
+
+    return make
+
+
+# A backbone with what a task puts on it.
+TASKS: Mapping[str, Callable[[], Any]] = {
+    "AlbertMaskedLM": _task("AlbertMaskedLM", "Albert"),
+    "BartSeq2SeqLM": _task("BartSeq2SeqLM", "Bart"),
+    "BertMaskedLM": _task("BertMaskedLM", "Bert"),
+    "BertTextClassifier": _task("BertTextClassifier", "Bert", num_classes=3),
+    "DebertaV3MaskedLM": _task("DebertaV3MaskedLM", "DebertaV3"),
+    "DeepLabV3ImageSegmenter": _task("DeepLabV3ImageSegmenter", "DeepLabV3", num_classes=3),
+    "DepthAnythingDepthEstimator": _task(
+        "DepthAnythingDepthEstimator", "DepthAnything", depth_estimation_type="relative"
+    ),
+    "DFineObjectDetector": _task(
+        "DFineObjectDetector", "DFine", num_classes=5, bounding_box_format="xywh"
+    ),
+    "FNetMaskedLM": _task("FNetMaskedLM", "FNet"),
+    "GemmaCausalLM": _task("GemmaCausalLM", "Gemma"),
+    "GPT2CausalLM": _task("GPT2CausalLM", "GPT2"),
+    "LlamaCausalLM": _task("LlamaCausalLM", "Llama"),
+    "MobileNetImageClassifier": _task("MobileNetImageClassifier", "MobileNet", num_classes=3),
+    "MoonshineAudioToText": _task("MoonshineAudioToText", "Moonshine"),
+    "ResNetImageClassifier": _task("ResNetImageClassifier", "ResNet", num_classes=3),
+    "RetinaNetObjectDetector": _task(
+        "RetinaNetObjectDetector", "RetinaNet", num_classes=3, bounding_box_format="xywh"
+    ),
+    "RobertaTextClassifier": _task("RobertaTextClassifier", "Roberta", num_classes=3),
+    "SAMImageSegmenter": _task("SAMImageSegmenter", "SAM"),
+    "SegFormerImageSegmenter": _task("SegFormerImageSegmenter", "SegFormer", num_classes=3),
+    "StableDiffusion3TextToImage": _task("StableDiffusion3TextToImage", "StableDiffusion3"),
+    "ViTImageClassifier": _task("ViTImageClassifier", "ViT", num_classes=3),
+}
+EVERYTHING: Mapping[str, Callable[[], Any]] = {**FAMILIES, **OPTIONS, **TASKS}

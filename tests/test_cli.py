@@ -355,7 +355,7 @@ REFUSALS: list[tuple[Sequence[str], int, str]] = [
     (("inspect", CNN, "--config", WEIGHTS), 2, "expected a model with its architecture, found w"),
     (("inspect", WEIGHTS, "--config", CNN), 2, "the architecture of 'cnn' does not fit"),
     (("inspect", CNN, "--kind", "stem"), 2, "--kind stem: expected PATTERN=KIND, such as 'conv"),
-    (("inspect", CNN, "--kind", "stem=Foo"), 2, "--kind stem=Foo: expected one of"),
+    (("inspect", CNN, "--kind", "stem=Foo"), 2, "--kind stem=Foo: expected the class or kind"),
     (("inspect", CNN, "--kind", "no=Dense"), 2, "--kind no=Dense: no layer has such a path"),
     (("inspect", CNN, "--include", "no*"), 2, "no layer or tensor fits 'no*'"),
     (("inspect", CNN, "--exclude", "*"), 2, "nothing is left of cnn.keras"),

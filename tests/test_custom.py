@@ -240,7 +240,7 @@ def test_a_kind_of_one_s_own_settles_a_file_without_classes(
         tmp_path / "m.weights.h5", layers=GATED, kinds={"gated": "demo>GatedUnit"}
     )
     assert kinds(read)["gated"] == "demo>GatedUnit"
-    with pytest.raises(UsageError, match="--kind gated=demo>GatedUnit: expected one of"):
+    with pytest.raises(UsageError, match="--kind gated=demo>GatedUnit: expected the class or kind"):
         kerasport.read(tmp_path / "m.weights.h5", kinds={"gated": "demo>GatedUnit"})
 
 

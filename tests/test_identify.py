@@ -7,11 +7,15 @@ numbered under attribute paths in Keras 3, names of some year before.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import layers as L
 
+import kerasport
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.identify import identify
 from kerasport.kinds import facets
@@ -245,9 +249,128 @@ def test_a_pattern_without_a_layer_is_refused() -> None:
     )
 
 
-def test_a_kind_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--kind up=Conv2d: expected one of .*Conv2D"):
-        ask({"up": "Conv2d"})
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [
+        ("Conv2d", "Conv2D, Conv3D, Conv1D"),
+        ("LSTMM", "LSTM, LSTMCell, "),
+        ("Convolution2DTransposed", "Convolution2DTranspose, "),
+        ("?", "Dense, Conv2D, LSTM; Bidirectional(LSTM) says what a wrapper holds"),
+        ("Bidirectional(Foo)", "Bidirectional, "),
+        ("Dense(LSTM)", ""),
+        ("Bidirectional(LSTM", ""),
+        ("Bidirectional(LSTM))", ""),
+        ("(" * 9999, ""),
+    ],
+)
+def test_a_kind_that_does_not_exist_is_refused_with_the_nearest(kind: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ask({"up": kind})
+    told = f"--kind up={kind}: expected the class or kind of a layer, such as {near}"
+    assert str(caught.value).startswith(told)
+    assert len(str(caught.value)) < len(kind) + 200
+
+
+def _asked(layer: Any, tmp_path: Path, kind: str, shape: tuple[int, ...] = (7, 3)) -> list[Any]:
+    """A layer in a file of weights, as it is with an answer, and with the architecture."""
+    model = keras.Sequential([keras.Input(shape), layer])
+    model.save_weights(tmp_path / "m.weights.h5")
+    (tmp_path / "m.json").write_text(model.to_json())
+    told = kerasport.read(tmp_path / "m.weights.h5", kinds={layer.name: kind})
+    known = kerasport.read(tmp_path / "m.weights.h5", config=tmp_path / "m.json")
+    return [told, known]
+
+
+def _same_kinds(told: Snapshot, known: Snapshot) -> None:
+    """The same kinds, roles and sentences; and the bytes that these say."""
+    assert [layer.kind for layer in told.layers] == [layer.kind for layer in known.layers]
+    assert None not in {layer.kind for layer in told.layers}
+    for one, other in zip(told.tensors, known.tensors, strict=True):
+        assert (one.role, str(one.layout), one.at) == (other.role, str(other.layout), other.at)
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+GRU_BEFORE = {"reset_after": False}
+RECURRENT: list[tuple[str, Any, list[str]]] = [
+    ("GRU", L.GRU(5, name="it"), ["GRU"]),
+    ("GRU", L.GRU(5, **GRU_BEFORE, name="it"), ["GRU", "GRUResetBefore"]),
+    ("GRU", L.GRU(5, use_bias=False, name="it"), ["GRU"]),
+    ("LSTM", L.LSTM(5, name="it"), ["LSTM"]),
+    ("SimpleRNN", L.SimpleRNN(5, name="it"), ["SimpleRNN"]),
+]
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize(("name", "layer", "kinds"), RECURRENT)
+def test_a_class_is_the_one_of_its_kinds_that_fits(
+    name: str, layer: Any, kinds: list[str], both: bool, tmp_path: Path
+) -> None:
+    layer = type(layer).from_config(layer.get_config())
+    names = kinds
+    if both:
+        layer = L.Bidirectional(layer, name="it")
+        names = [f"Bidirectional{kinds[-1]}"]
+        if layer.forward_layer.use_bias:
+            names += [f"Bidirectional({name})", "Bidirectional"]
+    for wanted in names:
+        _same_kinds(*_asked(layer, tmp_path, wanted))
+
+
+WRAPPED: list[tuple[str, Any, tuple[int, ...]]] = [
+    ("RNN", lambda: L.RNN(L.LSTMCell(5), name="it"), (7, 3)),
+    ("RNN(GRUCell)", lambda: L.RNN(L.GRUCell(5, **GRU_BEFORE), name="it"), (7, 3)),
+    ("TimeDistributed(Dense)", lambda: L.TimeDistributed(L.Dense(5), name="it"), (7, 3)),
+    (
+        "TimeDistributed(Bidirectional(LSTM))",
+        lambda: L.TimeDistributed(L.Bidirectional(L.LSTM(5)), name="it"),
+        (4, 7, 3),
+    ),
+    ("Bidirectional", lambda: L.Bidirectional(L.ConvLSTM1D(5, 3), name="it"), (4, 8, 3)),
+    (
+        "SpectralNormalization(Conv2D)",
+        lambda: L.SpectralNormalization(L.Conv2D(5, 3), name="it"),
+        (8, 8, 3),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "make", "shape"), WRAPPED)
+def test_a_wrapper_is_named_with_what_it_holds(
+    kind: str, make: Any, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    _same_kinds(*_asked(make(), tmp_path, kind, shape))
+
+
+def test_a_layer_normalized_along_several_axes_is_named_by_its_class(tmp_path: Path) -> None:
+    layer = L.LayerNormalization(axis=[1, 2], name="it")
+    _same_kinds(*_asked(layer, tmp_path, "LayerNormalization"))
+
+
+def test_a_wrapper_by_itself_asks_what_it_holds(tmp_path: Path) -> None:
+    told, _ = _asked(L.TimeDistributed(L.Dense(5), name="it"), tmp_path, "TimeDistributed")
+    assert (told["it"].kind, told["it"].note) == (
+        None,
+        "TimeDistributed stores its layer's weights: say what it holds, such as --kind "
+        "'it=TimeDistributed(Dense)'",
+    )
+
+
+def test_a_class_that_fits_in_two_kinds_is_asked_for_again(tmp_path: Path) -> None:
+    """Without biases, nothing stored shows where the reset gate is."""
+    layer = L.Bidirectional(L.GRU(5, use_bias=False), name="it")
+    told, _ = _asked(layer, tmp_path, "Bidirectional(GRU)")
+    assert (told["it"].kind, told["it"].note) == (
+        None,
+        "the stored tensors fit several kinds of Bidirectional(GRU): BidirectionalGRU, "
+        "BidirectionalGRUResetBefore; say which with --kind 'it=BidirectionalGRU'",
+    )
+
+
+def test_a_class_of_which_no_kind_fits_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """The twin: an LSTM is no GRU in either way."""
+    told, _ = _asked(L.LSTM(5, name="it"), tmp_path, "GRU")
+    assert told["it"].kind is None
+    assert "do not fit; GRU: " in told["it"].note
 
 
 # -------------------------------------------------------------------------------- classes by name

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import combinations, takewhile
 from typing import Any
@@ -22,7 +23,18 @@ from kerasport.arrange import arranged, inside, owners_in
 from kerasport.conventions import Absent, Case, Slot, convention, rows
 from kerasport.custom import LayerTable, Own
 from kerasport.errors import LayoutError, UsageError
-from kerasport.kinds import BY_NAME, CLASSES, CONFIGURED, ORDERINGS, SPECIAL, Facet, facets, phrases
+from kerasport.kinds import (
+    BY_NAME,
+    CLASSES,
+    CONFIGURED,
+    HOLDERS,
+    ORDERINGS,
+    SPECIAL,
+    Facet,
+    asked,
+    facets,
+    phrases,
+)
 from kerasport.layout import Layout
 from kerasport.model import Layer, Named, Omission, Snapshot, Tensor, dtype_name
 
@@ -62,9 +74,12 @@ def identify(
     snapshot, placed, of_hub = hub.placed(snapshot)
     table = of_hub | table
     for pattern, kind in wanted.items():
-        if kind not in KERAS and kind not in CLASSES and table.find(kind) is None:
+        if kind not in KERAS and asked(kind) is None and table.find(kind) is None:
+            known = sorted({*KERAS, *CLASSES, *table})
+            near = get_close_matches(kind, known, n=3, cutoff=0.5) or ["Dense", "Conv2D", "LSTM"]
             raise UsageError(
-                f"--kind {pattern}={kind}: expected one of {', '.join(sorted({*KERAS, *CLASSES}))}"
+                f"--kind {pattern}={kind}: expected the class or kind of a layer, such as "
+                f"{', '.join(near)}; Bidirectional(LSTM) says what a wrapper holds"
             )
         if not any(fnmatchcase(layer.path, pattern) for layer in snapshot.layers):
             raise UsageError(
@@ -88,6 +103,11 @@ def identify(
             found_layers.append(_described(layer, own, config, child))
             continue
         like = own.like if own is not None else given
+        if given is not None and like == given and layer.kind is None:
+            told, stored_again = _asked(surrounded, given, snapshot.source.backend)
+            found_layers.extend(told)
+            repeated.extend(stored_again)
+            continue
         unknown = f"the class {name} is in no table" if child and like is None else ""
         found_layers.extend(
             replace(found, note=unknown)
@@ -204,6 +224,39 @@ def _apart(layer: Layer, found: Facet, backend: str | None) -> tuple[Layer, ...]
         for part, facet in parts
     ]
     return tuple(made) if made and all(part.kind for part in made) else ()
+
+
+def _asked(
+    layer: Layer, wanted: str, backend: str | None
+) -> tuple[list[Layer], Sequence[Omission]]:
+    """The layer as the class or kind that a user named, whose options nobody knows.
+
+    A kind is what it is. A class is the one of its kinds that fits what is stored.
+    """
+    name, configs = asked(wanted) or (wanted, ({},))
+    tried: list[tuple[list[Layer], Sequence[Omission]]] = []
+    for config in configs:
+        configured = replace(layer, class_name=name, config={**config, **layer.config})
+        once, twins = _once(configured)
+        found = _identified(replace(once, class_name=layer.class_name), name, backend)
+        tried.append(([replace(part, config=layer.config) for part in found], twins))
+    fits: dict[tuple[str | None, ...], tuple[list[Layer], Sequence[Omission]]] = {}
+    for way in tried:
+        kinds = tuple(part.kind for part in way[0])
+        if None not in kinds:
+            fits.setdefault(kinds, way)
+    if (wanted,) in fits:
+        return fits[wanted,]
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    if fits:
+        names = sorted({str(kind) for kinds in fits for kind in kinds})
+        choice = f"the stored tensors fit several kinds of {wanted}: {', '.join(names)}; say which"
+        return [replace(layer, note=f"{choice} with --kind '{layer.path}={names[0]}'")], ()
+    if not any(facets(name, config) for config in configs) and name in HOLDERS:
+        held = f"say what it holds, such as --kind '{layer.path}={name}(Dense)'"
+        return [replace(layer, note=f"{name} stores its layer's weights: {held}")], ()
+    return tried[0]
 
 
 def _placed(

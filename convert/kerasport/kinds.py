@@ -21,9 +21,11 @@ __all__ = [
     "CLASSES",
     "CONFIGURED",
     "FORGET_BIAS",
+    "HOLDERS",
     "ORDERINGS",
     "SPECIAL",
     "Facet",
+    "asked",
     "facets",
     "own_config",
     "phrases",
@@ -567,6 +569,71 @@ SPECIAL = {
     "GroupedQueryAttention": "MultiHeadAttention",
     "GatedGroupedQueryAttention": "GatedMultiHeadAttention",
 }
+
+# Where a user names a class and nothing its options, the options that its kind depends on.
+CHOICES: Mapping[str, tuple[Config, ...]] = {
+    **dict.fromkeys(("GRU", "GRUCell"), ({"reset_after": True}, {"reset_after": False})),
+    **dict.fromkeys(
+        ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"),
+        ({"use_gate": False}, {"use_gate": True}, {"output_shape": (1, 1)}),
+    ),
+    **{f"LocallyConnected{n}D": ({"implementation": 2}, {"implementation": 3}) for n in (1, 2)},
+    **dict.fromkeys(
+        ("LayerNormalization", "RMSNormalization"),
+        tuple({"axis": list(range(rank))} for rank in (1, 2, 3)),
+    ),
+    "Normalization": ({"axis": -1}, {"axis": None}),
+    **dict.fromkeys(
+        ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
+        ({"renorm": False}, {"renorm": True}),
+    ),
+    "ReversibleEmbedding": (
+        {"tie_weights": True, "dtype": UNKNOWN},
+        {"tie_weights": False, "dtype": UNKNOWN},
+    ),
+    **dict.fromkeys(("Dense", "Embedding"), ({"dtype": UNKNOWN, "lora_rank": 1},)),
+    **{f"Conv{n}D": ({"lora_rank": 1},) for n in (1, 2, 3)},
+}
+# What holds a layer, under which key of its configuration, and what that usually is.
+HOLDERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "Bidirectional": (
+        "layer",
+        (
+            *("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU"),
+            *(f"ConvLSTM{n}D" for n in (1, 2, 3)),
+        ),
+    ),
+    "RNN": ("cell", ("LSTMCell", "GRUCell", "SimpleRNNCell")),
+    "SpectralNormalization": ("layer", ()),
+    "TimeDistributed": ("layer", ()),
+}
+
+
+def asked(text: str) -> tuple[str, tuple[Config, ...]] | None:
+    """What a user may mean by a class: its name, and the configurations to try; None for no class.
+
+    >>> asked("GRU")
+    ('GRU', ({'reset_after': True}, {'reset_after': False}))
+    >>> asked("TimeDistributed(Bidirectional(LSTM))")[0]
+    'TimeDistributed'
+    >>> asked("LSTMM"), asked("LSTM(Dense)")
+    (None, None)
+    """
+    *outer, inner = text.rstrip(")").split("(")
+    closed = len(text) - len(text.rstrip(")"))
+    if inner not in CLASSES or closed != len(outer) or not {*outer} <= HOLDERS.keys():
+        return None
+    key, usual = HOLDERS.get(inner, ("", ()))
+    name, configs = inner, CHOICES.get(inner, ({},))
+    if usual:
+        held = [(one, config) for one in usual for config in CHOICES.get(one, ({},))]
+        configs = tuple({key: {"class_name": one, "config": config}} for one, config in held)
+    for holder in reversed(outer):
+        key, _ = HOLDERS[holder]
+        configs = tuple({key: {"class_name": name, "config": config}} for config in configs)
+        name = holder
+    return name, configs
+
 
 # What an axis is, in words; a kind's own words come before those that serve all.
 AXES: Mapping[str, Mapping[str, str]] = {

@@ -284,10 +284,20 @@ def _told(states: tuple[Spec, ...], words: Sequence[str], owner: _Owner) -> tupl
     """One of several, where the configuration tells and no shape could."""
     if {state.name for state in states} != {"Conv2D", "Conv2DTranspose"}:
         return states
-    factors = owner.config.get("reassemble_factors")
+    factors = _found(owner.config, "reassemble_factors")
     number = re.search(r"_(\d+)$", words[-2])
     place = int(number[1]) if number else 0
     if not isinstance(factors, list | tuple) or place >= len(factors):
         return states
     name = "Conv2DTranspose" if factors[place] > 1 else "Conv2D"
     return tuple(state for state in states if state.name == name)
+
+
+def _found(config: Any, key: str, depth: int = 8) -> Any:
+    """An entry of a configuration, or of one inside it: a task holds its backbone's."""
+    if not isinstance(config, Mapping) or not depth:
+        return None
+    if key in config:
+        return config[key]
+    within = (_found(value, key, depth - 1) for value in config.values())
+    return next((value for value in within if value is not None), None)

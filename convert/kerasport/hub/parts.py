@@ -275,6 +275,7 @@ Gemma3nAudioSSCPConvBlock
 Gemma3nAudioSubSampleConvProjection
     Dense input_proj_linear
     Gemma3nAudioSSCPConvBlock conv_0 conv_1
+    * calculated_block_padding calculated_f_out_dims
 Gemma3nMultimodalEmbedder
     Dense embedding_projection
     Embedding embedding
@@ -539,6 +540,7 @@ Phi3Decoder
     RMSNormalization post_attention_layernorm pre_attention_layernorm
 PredictionHead
     Conv2D prediction_layer
+    * conv_layers group_norm_layers
 QFormerAttention
     LayerNormalization layer_norm
     MultiHeadAttention attention
@@ -676,6 +678,13 @@ SAM3MaskDecoder
     SAM3PixelDecoder pixel_decoder
 SAM3PixelDecoder
     * conv_layers norms
+SAM3PromptableConceptBackbone
+    SAM3DetrDecoder detr_decoder
+    SAM3DetrEncoder detr_encoder
+    SAM3GeometryEncoder geometry_encoder
+    SAM3MaskDecoder mask_decoder
+    SAM3TextEncoder text_encoder
+    SAM3VisionEncoder vision_encoder
 SAM3TextEncoder
     LayerNormalization layer_norm
     TokenAndPositionEmbedding embedding
@@ -693,9 +702,13 @@ SAM3ViTLayer
     SAM3MLP mlp
     SAM3RoPEAttention attention
     SAM3ViTRotaryEmbedding rotary_emb
+SAMBackbone
+    SAMMaskDecoder mask_decoder
+    SAMPromptEncoder prompt_encoder
 SAMMaskDecoder
     Embedding iou_token mask_tokens
     Sequential output_upscaling
+    TwoWayTransformer transformer
     sam/MLP iou_prediction_head mlp
     * output_hypernetworks_mlps
 SAMPromptEncoder
@@ -757,6 +770,7 @@ SwinTransformerStage
 T5Encoder
     RMSNormalization encoder_layer_norm
     ReversibleEmbedding token_embedding
+    * encoder_transformer_layers
 T5Gemma2Attention T5Gemma2MergedAttention
     EinsumDense(bsd,dkh->bskh) key_dense value_dense
     EinsumDense(btd,dnh->btnh) query_dense
