@@ -39,6 +39,7 @@ MAY_IMPORT = {
         *("architecture", "conventions", "errors", "kinds", "layout", "model", "shapes"),
         "variants",
     },
+    "averages": {"errors", "model"},
     "lora": {"conventions", "errors", "kinds", "model", "variants"},
     "testing": {"api", "custom", "errors", "model"},
     "hub": {"architecture", "custom", "kinds", "model", "variants"},
@@ -62,8 +63,8 @@ MAY_IMPORT = {
     "verification": {"errors", "layout", "manifest", "model", "ties", "tiles"},
     "formats": {"errors", "model"},
     "api": {
-        *("architecture", "custom", "dequantize", "errors", "formats", "identify", "lora"),
-        *("manifest", "model", "readers", "restore", "ties", "transpose", "unnamed"),
+        *("architecture", "averages", "custom", "dequantize", "errors", "formats", "identify"),
+        *("lora", "manifest", "model", "readers", "restore", "ties", "transpose", "unnamed"),
         "verification",
     },
     "cli": {"api", "errors", "formats", "version"},

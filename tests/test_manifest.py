@@ -132,7 +132,7 @@ WRONG = [
     (f"{BIAS}>hash", ..., "required", "bias/hash: is missing"),
     (f"{BIAS}>sources>0>stored", None, "type", "sources/0/stored: expected a string, found null"),
     (f"{BIAS}>sources>0>dtype", "x", "enum", "sources/0/dtype: expected one of"),
-    ("notes>0>kind", "guessed", "enum", "notes/0/kind: expected one of cast, "),
+    ("notes>0>kind", "guessed", "enum", "notes/0/kind: expected one of averaged, "),
     ("notes>0>loss", ..., "required", "notes/0/loss: is missing"),
     ("omitted>0>reason", ..., "required", "omitted/0/reason: is missing"),
 ]

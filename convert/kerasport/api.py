@@ -20,6 +20,7 @@ from typing import Any
 
 from kerasport import formats, ties, transpose, verification
 from kerasport.architecture import json_config
+from kerasport.averages import averaged
 from kerasport.custom import LayerTable, installed, loaded
 from kerasport.dequantize import dequantized
 from kerasport.errors import (
@@ -59,6 +60,7 @@ def read(
     kinds: Mapping[str, str] | None = None,
     config: str | PathLike[str] | None = None,
     optimizer: bool = False,
+    ema: bool = False,
     assume_dtype: str | None = None,
     layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
     dequantize: bool = False,
@@ -72,6 +74,7 @@ def read(
         kinds: layer-path patterns → kind, for layers whose class the file does not say.
         config: a file that has the architecture: a `model.to_json()`, or another model file.
         optimizer: keep the optimizer's state as tensors too.
+        ema: weights with the values of their moving averages, where the file holds those.
         assume_dtype: the dtype of two-byte values of which the file does not say what they are.
         layers: descriptions of classes that are not Keras's, as a TOML file or a mapping of the
             same form; see `kerasport.custom`. They come before those of installed packages.
@@ -106,9 +109,9 @@ def read(
         row = formats.named(format) if format else formats.detected(path)
         stored = _stored(row, path, architecture=given, assume_dtype=assume_dtype)
         stored = replace(stored, source=replace(stored.source, path=path.absolute()))
-    if optimizer:
-        stored = _with_optimizer(stored)
     found = identify(in_order(stored), kinds, table)
+    found = averaged(found) if ema else found
+    found = _with_optimizer(found) if optimizer else found
     found = dequantized(found) if dequantize else found
     return merged(found) if merge_lora else found
 
@@ -300,6 +303,8 @@ def verify(
 def _as_converted(snapshot: Snapshot, done: Collection[str]) -> Snapshot:
     """The source with what the conversion did to it first, unless that is done already."""
     already = {note.kind for note in snapshot.notes}
+    if "averaged" in done and "averaged" not in already:
+        snapshot = averaged(snapshot)
     if "dequantized" in done and "dequantized" not in already:
         snapshot = dequantized(snapshot)
     if "merged" in done and "merged" not in already:

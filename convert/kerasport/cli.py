@@ -165,6 +165,9 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         "--optimizer", action="store_true", help="keep the optimizer's state as tensors too"
     )
     group.add_argument(
+        "--ema", action="store_true", help="weights with the values of their moving averages"
+    )
+    group.add_argument(
         "--assume-dtype", metavar="DTYPE", help="what unmarked two-byte values are: bf16"
     )
     group.add_argument(
@@ -218,6 +221,7 @@ def _snapshot(source: str, options: argparse.Namespace) -> Any:
         kinds=kinds,
         config=options.config,
         optimizer=options.optimizer,
+        ema=options.ema,
         assume_dtype=options.assume_dtype,
         layers=options.layers,
         dequantize=options.dequantize,

@@ -270,6 +270,7 @@ class Layer:
 
 
 NoteKind = Literal[
+    "averaged",
     "cast",
     "dequantized",
     "dropped",
@@ -305,10 +306,17 @@ class Note:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Omission:
-    """A source tensor that is not part of the model's weights, and why it was left out."""
+    """A source tensor that is not part of the model's weights, and why it was left out.
+
+    Attributes:
+        tensor: the tensor.
+        reason: why it was left out.
+        average_of: where the weight is stored whose moving average it is; empty where it is none.
+    """
 
     tensor: Tensor
     reason: str
+    average_of: str = ""
 
     def __str__(self) -> str:
         return f"{self.tensor.name}: {self.reason}"

@@ -74,10 +74,10 @@ class Stored:
         name = node.class_name if node else None
         self.layers.append(Layer(path, name, node.config if node else {}, own))
 
-    def omit(self, tensors: Iterable[Tensor], reason: str) -> None:
+    def omit(self, tensors: Iterable[Tensor], reason: str, *, average_of: str = "") -> None:
         """Tensors that are no weights of the model, and why."""
         ordered = sorted(tensors, key=lambda tensor: _natural_path(tensor.stored))
-        self.omitted.extend(Omission(tensor, reason) for tensor in ordered)
+        self.omitted.extend(Omission(tensor, reason, average_of) for tensor in ordered)
 
     def finished(self) -> Stored:
         """The same, with every path there once: two layers of one path would hide one another."""

@@ -21,7 +21,7 @@ from kerasport.readers.tf_bundle import Bundle, Entry
 from kerasport.readers.tf_graph import Meaning, graph_of, variables
 from kerasport.readers.tf_proto import Buffer
 
-__all__ = ["CELLS", "SLOTS", "layers_by_name", "meanings_by_graph"]
+__all__ = ["CELLS", "SLOTS", "average_of", "layers_by_name", "meanings_by_graph"]
 
 # The last words of slots, by optimizer; TensorFlow numbers the second one of an optimizer.
 SLOTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -40,6 +40,8 @@ SLOTS: Final[Mapping[str, tuple[str, ...]]] = {
     "Keras": ("m", "v", "vhat", "momentum", "rms", "accumulator", "accum_grad", "accum_var"),
 }
 AVERAGE: Final = "ExponentialMovingAverage"
+# What a moving average that starts at zero keeps beside it.
+_DEBIASING: Final = ("biased", "local_step")
 
 # The scopes that the cells of `tf.nn.rnn_cell` and `tf.contrib` make, after their classes, the
 # words of their weights, and how many units wide their dimensions are. A fused cell has the words
@@ -102,11 +104,12 @@ def layers_by_name(
     stored = Stored()
     weights: dict[str, Entry] = {}
     for key, entry in bundle.entries.items():
-        reason = _reason(key, entry, bundle.entries)
+        average = average_of(key, entry, bundle.entries)
+        reason = f"moving average of {average}" if average else _reason(key, entry, bundle.entries)
         if reason is None:
             weights[key] = entry
         else:
-            stored.omit([entry.tensor(key)], reason)
+            stored.omit([entry.tensor(key)], reason, average_of=average)
     ordered = sorted(weights, key=lambda key: tuple(natural(word) for word in key.split("/")))
     if graph is not None:
         groups: dict[str, list[tuple[str, Tensor]]] = {}
@@ -188,12 +191,23 @@ def _reason(name: str, entry: Entry, entries: Mapping[str, Entry]) -> str | None
     if _COUNTER.match(name) and not entry.shape:
         return "training counter"
     above, _, last = name.rpartition("/")
-    if last == AVERAGE:
-        base = _base(above, entry, entries)
-        return f"moving average of {base}" if base else None
+    if last in _DEBIASING and above in entries and entry.shape in ((), entries[above].shape):
+        return "training counter" if last == "local_step" else "state of a moving average"
     if last in _SLOT and _base(above, entry, entries, exact=last not in _FACTORED):
         return "optimizer state"
     return None
+
+
+def average_of(name: str, entry: Entry, entries: Mapping[str, Entry]) -> str:
+    """The variable whose moving average a tensor is, by its name; empty where it is none.
+
+    Args:
+        name: the name of the tensor.
+        entry: the tensor.
+        entries: all tensors by their names.
+    """
+    above, _, last = name.rpartition("/")
+    return (last == AVERAGE and _base(above, entry, entries)) or ""
 
 
 def _base(

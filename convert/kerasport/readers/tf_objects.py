@@ -23,6 +23,7 @@ from kerasport.errors import MalformedError, UsageError
 from kerasport.kinds import CLASSES
 from kerasport.model import Tensor
 from kerasport.readers.naming import Stored, named
+from kerasport.readers.tf1_names import AVERAGE
 from kerasport.readers.tf_bundle import Bundle, Entry
 from kerasport.readers.tf_messages import OBJECT_GRAPH, OBJECT_REFERENCE
 from kerasport.readers.tf_proto import Buffer, Message, decode
@@ -32,6 +33,10 @@ __all__ = ["GRAPH_KEY", "Described", "Object", "layers", "object_graph"]
 GRAPH_KEY: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 _VALUE: Final = "VARIABLE_VALUE"
+# What an optimizer calls its moving averages: as slots, and as a list beside that of the variables.
+_AVERAGE: Final = "average"
+_AVERAGES: Final = "_model_variables_moving_average"
+_TRAINED: Final = "_trainable_variables"
 # A reference to an object below 2 ** 14 by a name of fewer than 128 bytes, as it is stored.
 _PLAIN: Final = re.compile(
     rb"\x08([\x00-\x7f]|[\x80-\xff][\x00-\x7f])\x12([\x00-\x7f])(.*)", re.DOTALL
@@ -71,12 +76,13 @@ class Object:
     Attributes:
         children: the objects it refers to, each with the name of the reference.
         values: its own values, each as (what it is, the variable's full name, its key).
-        slots: the objects that hold an optimizer's state for some variable.
+        slots: the objects that hold an optimizer's state for some variable, each as (the variable,
+            what the optimizer calls it, the object).
     """
 
     children: tuple[tuple[str, int], ...]
     values: tuple[tuple[str, str, str], ...] = ()
-    slots: tuple[int, ...] = ()
+    slots: tuple[tuple[int, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,11 @@ def object_graph(data: Buffer, *, where: str) -> tuple[Object, ...]:
                 (a["name"] or "", a["full_name"] or "", a["key"] or "") for a in node["attributes"]
             ),
             tuple(
-                _within(slot["slot_variable_node_id"], len(nodes), where=where)
+                (
+                    _within(slot["original_variable_node_id"], len(nodes), where=where),
+                    slot["slot_name"] or "",
+                    _within(slot["slot_variable_node_id"], len(nodes), where=where),
+                )
                 for slot in node["slots"]
             ),
         )
@@ -213,7 +223,7 @@ class _Walk:
             for number, thing in enumerate(self.objects)
             if thing.values
         }
-        self.slots = {slot for thing in self.objects for slot in thing.slots}
+        self.slots = {slot for thing in self.objects for *_, slot in thing.slots}
         self.networks = {n for n in range(len(self.objects)) if self.is_network(n)}
         self.optimizers = set(self.sort_of(_OPTIMIZER, lambda n: self.is_optimizer(n)))
         self.metrics = set(self.sort_of(_METRIC, lambda n: "metric" in self.of(n).identifier))
@@ -222,6 +232,7 @@ class _Walk:
         self.claimed = {child for n in self.networks for _, child in self.layers_of(n)}
         self.holding = self.above(n for n, found in self.variables.items() if found) - aside
         self.around = self.above(self.networks)
+        self.average_of = self.averages()
 
     # ---- what an object is
 
@@ -398,12 +409,13 @@ class _Walk:
         nodes = [node for node in graph.nodes if node.same_as is None]
         for some in (nodes, [node for node in nodes if node.type_name != "InputLayer"]):
             pairs = list(zip(names, some, strict=False))
-            if len(some) == len(members) and all(n in (None, node.name) for n, node in pairs):
+            if len(some) == len(members) and all(_is_called(n, node) for n, node in pairs):
                 return list(some)
         by_name = {node.name: node for node in graph.nodes}
         for place, ((attribute, child), known) in enumerate(zip(members, names, strict=True)):
-            if known in by_name:
-                found[place] = by_name[known or ""]
+            own = (known or "").removeprefix(f"{graph.name}/")
+            if own in by_name:
+                found[place] = by_name[own]
             elif self.given and child in self.holding:
                 raise UsageError(
                     f"the architecture of {graph.name!r} does not fit: it has no layer for "
@@ -475,6 +487,8 @@ class _Walk:
 
     def reason(self, entry: Entry, path: tuple[str, ...], words: tuple[str, ...]) -> str | None:
         """Why a variable is no weight although it stands among them."""
+        if entry.name in self.average_of:
+            return f"moving average of {self.average_of[entry.name]}"
         if any(_SEED.match(word) for word in (*path, *words)):
             return "seed state"
         if (
@@ -527,7 +541,7 @@ class _Walk:
             found = named(_grouped(loose), graph if used else None, given=self.given and used)
             self.stored.layers.extend(found.layers)
             self.stored.omitted.extend(found.omitted)
-        left: dict[str, list[Tensor]] = {}
+        left: dict[tuple[str, str], list[Tensor]] = {}
         for key, entry in self.bundle.entries.items():
             if key == GRAPH_KEY:
                 reason = "the checkpoint's graph of objects"
@@ -536,9 +550,50 @@ class _Walk:
             else:
                 reason = reasons.get(key, "no object refers to it")
             if key not in self.placed:
-                left.setdefault(reason, []).append(entry.tensor(key))
-        for reason, tensors in left.items():
-            self.stored.omit(tensors, reason)
+                left.setdefault((reason, self.average_of.get(key, "")), []).append(
+                    entry.tensor(key)
+                )
+        for (reason, average_of), tensors in left.items():
+            self.stored.omit(tensors, reason, average_of=average_of)
+
+    def averages(self) -> dict[str, str]:
+        """The moving averages of variables, each with the variable that it belongs to, by key."""
+        pairs: list[tuple[int, int]] = []
+        for thing in self.objects:
+            pairs += [(slot, of) for of, name, slot in thing.slots if name == _AVERAGE]
+            inside = dict(thing.children)
+            if _AVERAGES in inside:
+                held = self.objects[inside[_AVERAGES]].children
+                trained = dict(self.objects[inside.get(_TRAINED, inside[_AVERAGES])].children)
+                pairs += [(child, trained.get(place, child)) for place, child in held]
+        found: dict[str, str] = {}
+        by_name = self.by_full_name()
+        for average, variable in pairs:
+            if average == variable:  # tf_keras keeps no list of the variables
+                name = f"/{self.full_name(average)}".partition(f"/{_AVERAGE}/")[2]
+                variable = by_name.get(name, average)
+            self.pair(found, average, variable)
+        for name, number in by_name.items():
+            above, _, last = name.rpartition("/")
+            if last == AVERAGE and above in by_name:
+                self.pair(found, number, by_name[above])
+        return found
+
+    def pair(self, found: dict[str, str], average: int, variable: int) -> None:
+        """Note the average of a variable, if it is of the same shape."""
+        one, other = self.variables.get(average), self.variables.get(variable)
+        if average != variable and one and other and one[0].shape == other[0].shape:
+            found[one[0].name] = other[0].name
+
+    def full_name(self, number: int) -> str:
+        values = self.objects[number].values
+        return re.sub(r":\d+$", "", values[0][1]) if values else ""
+
+    def by_full_name(self) -> dict[str, int]:
+        """Variables by the names that they were made under, of those that only one has."""
+        names = {n: self.full_name(n) for n in self.variables if n not in self.slots}
+        times = Counter(names.values())
+        return {name: number for number, name in names.items() if times[name] == 1}
 
     def in_lists(self) -> Iterator[tuple[str, str, bool | None]]:
         """The variables in the order in which a walk over all references meets them."""
@@ -598,6 +653,11 @@ class _Walk:
                 if child not in seen:
                     seen.add(child)
                     queue.append((child, (*path[:_MAX_DEPTH], name)))
+
+
+def _is_called(name: str | None, node: Node) -> bool:
+    """Whether a name, if there is one, is that of a layer; Keras 3 puts the model's before it."""
+    return name is None or f"/{name}".endswith(f"/{node.name}")
 
 
 def _name_by(own: Sequence[_Variable]) -> str | None:
