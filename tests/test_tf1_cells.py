@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
 RNG = np.random.default_rng(3)
 STEPS, BATCH = 4, 2
+KINDS = {n: (kinds,) if isinstance(kinds, str) else kinds for n, kinds in TF1_CELLS.items()}
 SIZES = [(3, 5), (5, 5), (7, 2)]
 
 
@@ -77,13 +78,15 @@ def with_forget_bias(weights: dict[str, torch.Tensor], value: float) -> dict[str
 # ---------------------------------------------------------------------------- the cells themselves
 
 
-def by_cell(name: str, x: Array, units: int) -> tuple[dict[str, Array], Array]:
+def by_cell(
+    name: str, x: Array, units: int, options: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Array], Array]:
     """Random weights of a cell of `tf.nn.rnn_cell`, and its outputs."""
     import tensorflow as tf
     from tf_keras.src.layers.rnn import legacy_cells
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        cell = getattr(legacy_cells, name)(units)
+        cell = getattr(legacy_cells, name)(units, **(options or {}))
         states = cell.zero_state(BATCH, tf.float32)
         outputs = []
         for step in np.moveaxis(x, 1, 0):
@@ -116,6 +119,109 @@ def test_an_lstm_cell_is_one_of_pytorch_once_its_forget_bias_is_added(
     assert oracles.deviation(y, expected) < TOLERANCE
     # The twin: without it the outputs are others.
     assert oracles.deviation(run(module, state(found), x), expected) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("projected", [2, 5])
+@pytest.mark.parametrize(("inputs", "units"), SIZES)
+def test_a_cell_with_a_projection_is_one_of_pytorch(
+    inputs: int, units: int, projected: int
+) -> None:
+    x = normal(BATCH, STEPS, inputs)
+    weights, expected = by_cell("LSTMCell", x, units, {"num_proj": projected})
+    found = snapshot("TF1LSTMCell", weights)
+    if projected < units:  # which is all that PyTorch allows
+        module = torch.nn.LSTM(inputs, units, batch_first=True, proj_size=projected)
+        y = run(module, with_forget_bias(state(found), 1.0), x)
+        assert oracles.deviation(y, expected) < TOLERANCE
+    assert found.layers[0].kind == "LSTMProjected"
+    (problem,) = plan(found, to="onnx").problems
+    assert "projection" in problem
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("inputs", "units"), SIZES)
+def test_a_cell_with_peepholes_is_one_of_onnx(inputs: int, units: int) -> None:
+    x = normal(BATCH, STEPS, inputs)
+    weights, expected = by_cell("LSTMCell", x, units, {"use_peepholes": True})
+    found = snapshot("TF1LSTMCell", weights)
+    assert oracles.deviation(by_onnx(found, x, units), expected) < TOLERANCE
+    (problem,) = plan(found, to="torch").problems
+    assert "peepholes" in problem
+    # The twin: gates that see another gate's state put out something else.
+    swapped = {**weights, "w_i_diag": weights["w_o_diag"], "w_o_diag": weights["w_i_diag"]}
+    wrong = by_onnx(snapshot("TF1LSTMCell", swapped), x, units)
+    assert oracles.deviation(wrong, expected) > 1e-3
+
+
+def by_onnx(found: Snapshot, x: Array, units: int) -> Array:
+    """The outputs of the operator LSTM with the weights of a cell, its forget bias added."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    tensors = {
+        name.rpartition(".")[2]: t.numpy() for name, t in plan(found, to="onnx").apply().items()
+    }
+    inputs = {"X": np.moveaxis(x, 1, 0), **{name: t.copy() for name, t in tensors.items()}}
+    inputs["B"][0, 2 * units : 3 * units] += 1.0  # gates i o f c
+    node = helper.make_node("LSTM", ["X", "W", "R", "B", "", "", "", "P"], ["Y"], hidden_size=units)
+    infos = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in inputs.items()
+    ]
+    out = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "lstm", infos, [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found_y: Array = np.moveaxis(session.run(None, inputs)[0][:, 0], 0, 1)
+    return found_y
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cell_with_both_is_passed_on_in_the_layout_of_keras() -> None:
+    x = normal(BATCH, STEPS, 3)
+    weights, _ = by_cell("LSTMCell", x, 5, {"use_peepholes": True, "num_proj": 2})
+    found = snapshot("TF1LSTMCell", weights)
+    assert found.layers[0].kind == "LSTMPeepholeProjected"
+    tensors = {n.rpartition("/")[2]: t.numpy() for n, t in plan(found, to="keras").apply().items()}
+    fused, made = weights["kernel"], tensors["recurrent_kernel"]
+    i, j, f, o = np.split(fused[3:], 4, axis=1)
+    np.testing.assert_array_equal(made, np.concatenate([i, f, j, o], axis=1))
+    np.testing.assert_array_equal(tensors["projection_kernel"], weights["projection/kernel"])
+    for gate in ("input", "forget", "output"):
+        np.testing.assert_array_equal(
+            tensors[f"{gate}_gate_peephole_weights"], weights[f"w_{gate[0]}_diag"]
+        )
+
+
+@pytest.mark.parametrize(("inputs", "units"), SIZES)
+def test_a_block_cell_with_peepholes_has_those_of_its_operation(inputs: int, units: int) -> None:
+    import tensorflow as tf
+
+    x = normal(BATCH, STEPS, inputs)
+    weights = {"kernel": normal(inputs + units, 4 * units), "bias": normal(4 * units)}
+    weights |= {f"w_{gate}_diag": normal(units) for gate in "ifo"}
+    c = h = np.zeros((BATCH, units), np.float32)
+    outputs = []
+    for step in np.moveaxis(x, 1, 0):
+        made = tf.raw_ops.LSTMBlockCell(
+            x=step,
+            cs_prev=c,
+            h_prev=h,
+            w=weights["kernel"],
+            wci=weights["w_i_diag"],
+            wcf=weights["w_f_diag"],
+            wco=weights["w_o_diag"],
+            b=weights["bias"],
+            forget_bias=1.0,
+            cell_clip=-1.0,
+            use_peephole=True,
+        )
+        c, h = made.cs, made.h
+        outputs.append(h.numpy())
+    y = by_onnx(snapshot("LSTMBlockCell", weights), x, units)
+    assert oracles.deviation(y, np.stack(outputs, 1)) < TOLERANCE
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -250,19 +356,18 @@ def test_a_note_says_what_the_file_does_not_hold() -> None:
         ("BasicLSTMCell", {"kernel": (8, 20), "bias": (16,)}, "bias"),
         (
             "TF1LSTMCell",
-            {"kernel": (8, 20), "bias": (20,), "projection/kernel": (5, 2)},
-            "expected kernel, bias",
+            {"kernel": (8, 20), "bias": (20,), "projection/kernel": (6, 2)},
+            "do not fit; LSTMProjected",
         ),
         (
             "TF1LSTMCell",
-            {
-                "kernel": (8, 20),
-                "bias": (20,),
-                "w_f_diag": (5,),
-                "w_i_diag": (5,),
-                "w_o_diag": (5,),
-            },
+            {"kernel": (8, 20), "bias": (20,), "w_f_diag": (5,), "w_i_diag": (5,)},
             "expected kernel, bias",
+        ),
+        (
+            "LayerNormBasicLSTMCell",
+            {"kernel": (8, 20), "input/gamma": (5,), "input/beta": (5,)},
+            "normalizes each of its gates",
         ),
         ("CudnnLSTM", {"opaque_kernel": (500,)}, "cuDNN's own buffer of weights"),
     ],
@@ -289,19 +394,24 @@ def test_a_dense_layer_is_not_taken_for_a_cell() -> None:
 
 
 def test_each_cell_is_on_trial() -> None:
-    assert set(TF1_CELLS.values()) == set(convention("tf1"))
+    assert {kind for kinds in KINDS.values() for kind in kinds} == set(convention("tf1"))
     assert TF1_CELLS.keys() >= FORGET_BIAS.keys()
 
 
 # --------------------------------------------------------------------------------- there and back
 
 
-CELLS = {name: kind for name, kind in TF1_CELLS.items() if kind != "CudnnOpaque"}
+CELLS = [
+    (name, kind)
+    for name, kinds in KINDS.items()
+    for kind in kinds
+    if kind not in ("CudnnOpaque", "LayerNormLSTM")
+]
 
 
 @st.composite
-def cells(draw: st.DrawFn, class_name: str) -> Snapshot:
-    case: Case = next(rows(convention("tf1")[CELLS[class_name]]))
+def cells(draw: st.DrawFn, class_name: str, kind: str) -> Snapshot:
+    case: Case = next(rows(convention("tf1")[kind]))
     assert isinstance(case.slots, tuple)
     units = draw(st.integers(1, 5))
     sizes = {"unit": units, "hidden": units, "in": draw(st.integers(1, 5))}
@@ -311,32 +421,34 @@ def cells(draw: st.DrawFn, class_name: str) -> Snapshot:
     )
 
 
-@pytest.mark.parametrize("class_name", CELLS)
+@pytest.mark.parametrize(("class_name", "kind"), CELLS)
 @settings(max_examples=12)
 @given(data=st.data())
-def test_any_cell_comes_back(class_name: str, data: st.DataObject) -> None:
-    found = data.draw(cells(class_name))
-    assert found.layers[0].kind == CELLS[class_name]
+def test_any_cell_comes_back(class_name: str, kind: str, data: st.DataObject) -> None:
+    found = data.draw(cells(class_name, kind))
+    assert found.layers[0].kind == kind
     for to in ("keras", "torch", "onnx"):
         steps = plan(found, to=to)
         if steps.problems:
-            assert to == "torch"
+            assert to == "torch" or "Projected" in kind
             continue
         back = oracles.returned(steps)
         for tensor in found.tensors:
             np.testing.assert_array_equal(back[tensor.name], tensor.numpy())
 
 
-@pytest.mark.parametrize("class_name", CELLS)
-def test_what_is_written_of_a_cell_is_verified(class_name: str, tmp_path: Path) -> None:
-    case = next(rows(convention("tf1")[CELLS[class_name]]))
+@pytest.mark.parametrize(("class_name", "kind"), CELLS)
+def test_what_is_written_of_a_cell_is_verified(class_name: str, kind: str, tmp_path: Path) -> None:
+    case = next(rows(convention("tf1")[kind]))
     assert isinstance(case.slots, tuple)
     sizes = {"unit": 5, "hidden": 5, "in": 3}
     found = snapshot(
         class_name,
         {slot.name: normal(*Layout.parse(slot.layout).shape(sizes)) for slot in case.slots},
     )
-    for to in ("keras", "onnx"):
+    for to in ("keras", "torch" if kind == "LSTMProjected" else "onnx"):
+        if kind == "LSTMPeepholeProjected" and to != "keras":
+            continue
         target = tmp_path / f"{to}.safetensors"
         kerasport.convert(found, target, to=to)
         kerasport.verify(target, against=found)

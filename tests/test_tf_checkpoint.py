@@ -347,6 +347,41 @@ def test_a_scope_called_like_a_cell_that_holds_none_has_no_class(tmp_path: Path)
     assert layer.class_name is None
 
 
+def test_the_names_of_the_first_years_are_those_of_today(tmp_path: Path) -> None:
+    """TensorFlow 1.1 and TF-Slim say `weights`; where both words stand, they are two things."""
+    tensors = {
+        "rnn/multi_rnn_cell/cell_0/lstm_cell/weights": numbers((5 + 3, 12)),
+        "rnn/multi_rnn_cell/cell_0/lstm_cell/biases": numbers((12,)),
+        "Logits/weights": numbers((5, 7)),
+        "Logits/biases": numbers((7,)),
+        "odd/weights": numbers((5, 7)),
+        "odd/kernel": numbers((5, 7), seed=1),
+    }
+    prefix = save(tmp_path / "c", tensors)
+    snapshot = tf_checkpoint.read(prefix)
+    assert_complete(snapshot, prefix)
+    assert kinds(snapshot) == {
+        "Logits": "Dense",
+        "odd": None,
+        "rnn/multi_rnn_cell/cell_0/lstm_cell": "LSTM",
+    }
+
+
+def test_a_cell_that_is_not_known_is_no_dense_layer(tmp_path: Path) -> None:
+    tensors = {"rnn/ugrnn_cell/kernel": numbers((8, 6)), "rnn/ugrnn_cell/bias": numbers((6,))}
+    (layer,) = identify(tf_checkpoint.read(save(tmp_path / "c", tensors))).layers
+    assert (layer.class_name, layer.kind) == ("UgrnnCell", None)
+    assert layer.note == "the class UgrnnCell is in no table"
+
+
+def test_a_cell_of_keras_is_none_of_tensorflow_1(tmp_path: Path) -> None:
+    tensors = {
+        f"lstm/lstm_cell/{key}": numbers(shape)
+        for key, shape in {"kernel": (5, 12), "recurrent_kernel": (3, 12), "bias": (12,)}.items()
+    }
+    assert kinds(tf_checkpoint.read(save(tmp_path / "c", tensors))) == {"lstm/lstm_cell": "LSTM"}
+
+
 def test_every_cell_in_the_table_is_told_apart_by_its_scope() -> None:
     assert len({name for name, _ in tf1_names.CELLS.values()}) == len(tf1_names.CELLS) - 1
 

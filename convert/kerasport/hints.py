@@ -644,7 +644,7 @@ def _recurrent_attributes(case: _Case) -> dict[str, JSON]:
     """Gates first, as ONNX lists activations; what it has no name for stays a hint alone."""
     own = _activation(case)
     gates = [] if case.kind == "SimpleRNN" else [_recurrent_activation(case)]
-    names = [*gates, own, *([own] if case.kind == "LSTM" else [])]
+    names = [*gates, own, *([own] if case.kind in LSTMS else [])]
     twice = 2 if case.merge else 1
     made: dict[str, JSON] = {
         "direction": "bidirectional" if case.merge else "forward",
@@ -667,8 +667,9 @@ def _recurrent_attributes(case: _Case) -> dict[str, JSON]:
 
 
 RANKS: Final = (1, 2, 3)
+LSTMS: Final = ("LSTM", "LSTMPeephole", "LSTMProjected", "LSTMPeepholeProjected")
 GATED: Final = frozenset(
-    {"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", *(f"ConvLSTM{n}D" for n in RANKS)}
+    {"SimpleRNN", "GRU", "GRUResetBefore", *LSTMS, *(f"ConvLSTM{n}D" for n in RANKS)}
 )
 EPSILON: Final = _option("epsilon", 1e-3)
 Attributes = Callable[[_Case], dict[str, JSON]]
@@ -695,7 +696,7 @@ OPERATORS: Final[Mapping[str, tuple[tuple[str, str, Attributes | None], ...]]] =
     "SimpleRNN": (("", "RNN", _recurrent_attributes),),
     "GRU": (("", "GRU", _recurrent_attributes),),
     "GRUResetBefore": (("", "GRU", _recurrent_attributes),),
-    "LSTM": (("", "LSTM", _recurrent_attributes),),
+    **dict.fromkeys(LSTMS, (("", "LSTM", _recurrent_attributes),)),
     "MultiHeadAttention": tuple(
         (name, op, None) for name in ("query", "key", "value", "output") for op in ("MatMul", "Add")
     ),
@@ -809,7 +810,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "GRUResetBeforeCell": (*CELL, "reset_after"),
     "LSTMCell": CELL,
     "GRUResetBefore": (*STEPS, "reset_after"),
-    "LSTM": STEPS,
+    **dict.fromkeys(LSTMS, STEPS),
     "CuDNNGRU": (*STEPS, "reset_after"),
     "CuDNNLSTM": STEPS,
     **{f"ConvLSTM{n}D": (*STEPS, "strides", "padding", "dilation") for n in RANKS},

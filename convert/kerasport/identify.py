@@ -717,5 +717,7 @@ def _named(
                 for name in above
             )
         ]
+        if len(fits) > 1 and slot.name in fits:  # `kernel`, beside `projection/kernel`
+            fits = [slot.name]
         keys.append(fits[0] if len(fits) == 1 else "")
     return keys

@@ -454,12 +454,13 @@ def _convolution(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
 
 
 # The cells of TensorFlow 1, under the names that its readers give them.
-TF1_CELLS = {
+TF1_CELLS: Mapping[str, str | tuple[str, ...]] = {
     "BasicRNNCell": "SimpleRNN",
     "BasicLSTMCell": "LSTM",
-    "TF1LSTMCell": "LSTM",
-    "LSTMBlockCell": "LSTM",
-    "LSTMBlockFusedCell": "LSTM",
+    "TF1LSTMCell": ("LSTM", "LSTMPeephole", "LSTMProjected", "LSTMPeepholeProjected"),
+    "LSTMBlockCell": ("LSTM", "LSTMPeephole"),
+    "LSTMBlockFusedCell": ("LSTM", "LSTMPeephole"),
+    "LayerNormBasicLSTMCell": "LayerNormLSTM",
     "CudnnCompatibleLSTMCell": "LSTM",
     "TF1GRUCell": "GRUResetBefore",
     "CudnnCompatibleGRUCell": "GRU",
@@ -475,8 +476,9 @@ FORGET_BIAS: Mapping[str, float] = {
 }
 
 
-def _tf1_cell(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
-    return lambda config: (Facet((kind,), config, convention="tf1"),)
+def _tf1_cell(kind: str | tuple[str, ...]) -> Callable[[Config], tuple[Facet, ...]]:
+    kinds = (kind,) if isinstance(kind, str) else kind  # what is stored beside it says which
+    return lambda config: (Facet(kinds, config, convention="tf1"),)
 
 
 MAX_RANK = 9
@@ -533,6 +535,7 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
     "CuDNNGRU": "CuDNNGRU",
     "CuDNNLSTM": "CuDNNLSTM",
     "StackedRNNCells": _stacked,
+    "PeepholeLSTMCell": lambda config: (Facet(("LSTMPeephole",), config),),
     **{name: _tf1_cell(kind) for name, kind in TF1_CELLS.items()},
     **dict.fromkeys(("DropoutWrapper", "ResidualWrapper", "DeviceWrapper"), _wrapped_cell),
     "RNN": _rnn,
@@ -560,6 +563,7 @@ BY_NAME = frozenset(
     {
         *("AdditiveAttention", "Attention", "BatchNormalizationRenorm", "Discretization"),
         *("Highway", "Lookup", "MaxoutDense", "RandomFourierFeatures", "ReversibleEmbedding"),
+        *("LSTMPeephole", "LSTMPeepholeProjected", "LSTMProjected"),
         *("LayerScale", "SpectralNormalization", "STFTSpectrogram"),
         *(f"{name}{n}D" for name in ("ParametricSoftplus", "SReLU") for n in (1, 2, 3, 4)),
     }

@@ -75,6 +75,11 @@ def _bidirectional(slots: tuple[Slot, ...], child: str = "cell") -> tuple[Slot, 
 # What a layer puts out at one step it takes in at the next.
 STEP = ("hidden = unit",)
 RECURRENT = {kind: _recurrent(kind) for kind in GATES}
+PEEPHOLES = tuple(
+    Slot(f"{gate}_gate_peephole_weights", "unit", "peephole", gate[0])
+    for gate in ("input", "forget", "output")
+)
+PROJECTION = Slot("projection_kernel", "unit hidden", "projection")
 ONCE = {kind: _cudnn(gates) for kind, gates in CUDNN.items()}
 
 
@@ -221,6 +226,10 @@ TABLE: Mapping[str, Row] = {
     },
     **{kind: (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{f"{kind}Cell": (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
+    # tf.keras had a cell with peepholes for some years; a projection only TensorFlow 1 had.
+    "LSTMPeephole": (Case((*RECURRENT["LSTM"], *PEEPHOLES), where=STEP),),
+    "LSTMProjected": (*RECURRENT["LSTM"], PROJECTION),
+    "LSTMPeepholeProjected": (*RECURRENT["LSTM"], *PEEPHOLES, PROJECTION),
     **{
         f"Bidirectional{kind}": (Case(_bidirectional(slots), where=STEP),)
         for kind, slots in RECURRENT.items()

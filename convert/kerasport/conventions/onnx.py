@@ -77,6 +77,10 @@ def _product(name: str, inputs: str, outputs: str, operator: str = "") -> tuple[
 
 
 ONCE = {kind: _cudnn(kind) for kind in CUDNN}
+PROJECTED = Absent(
+    "this LSTM multiplies its output by a matrix before the next step takes it in (a projection), "
+    "the operator LSTM does not; write it with --to torch (proj_size) or --to keras"
+)
 ATTENTION = (
     Slot("query.B", "query_in (head key)", "kernel", "q"),
     Slot("query.C", "(head key)", "bias", "q"),
@@ -227,6 +231,9 @@ TABLE: Mapping[str, Row] = {
     **RECURRENT,
     **{f"{kind}Cell": slots for kind, slots in RECURRENT.items()},
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},
+    "LSTMPeephole": (*RECURRENT["LSTM"], Slot("P", "1 ([i o f] unit)", "peephole")),
+    "LSTMProjected": PROJECTED,
+    "LSTMPeepholeProjected": PROJECTED,
     **ONCE,
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in ONCE.items()},
     # MatMul and Add around com.microsoft- or ai.onnx Attention, which itself has no weights.

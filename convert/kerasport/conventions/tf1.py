@@ -33,6 +33,9 @@ GATES = (
     Slot("gates/kernel", "(in + hidden) ([r z] unit)", BOTH),
     Slot("gates/bias", "([r z] unit)", "bias", "input"),
 )
+# What each gate sees of the cell's state, unit by unit.
+PEEPHOLES = tuple(Slot(f"w_{gate}_diag", "unit", "peephole", gate) for gate in "fio")
+PROJECTION = (Slot("projection/kernel", "unit hidden", "projection"),)
 OPAQUE = Absent(
     "cuDNN's own buffer of weights, whose order depends on numbers of layers and units that the "
     "file does not hold; save the model with CudnnLSTMSaveable, which TensorFlow's layers use"
@@ -64,6 +67,14 @@ TABLE: Mapping[str, Row] = {
             ),
             where=STEP,
         ),
+    ),
+    # What the next step takes in is not what the cell puts out, but a product of it.
+    "LSTMProjected": (*_fused("[i c f o]"), *PROJECTION),
+    "LSTMPeephole": (Case((*_fused("[i c f o]"), *PEEPHOLES), where=STEP),),
+    "LSTMPeepholeProjected": (*_fused("[i c f o]"), *PEEPHOLES, *PROJECTION),
+    "LayerNormLSTM": Absent(
+        "an LSTM that normalizes each of its gates, which neither Keras nor PyTorch nor ONNX has "
+        "as a layer; --to keras passes its tensors on as stored"
     ),
     "CudnnOpaque": OPAQUE,
 }

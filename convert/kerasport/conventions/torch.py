@@ -95,6 +95,10 @@ RESET_BEFORE = Absent(
     "torch.nn.GRU applies the reset gate after the recurrent product, this layer (reset_after="
     "False) before it; write it with --to keras, or as ONNX (linear_before_reset=0)"
 )
+PEEPHOLES = Absent(
+    "the gates of this LSTM see the state of the cell (peepholes), those of torch.nn.LSTM do not; "
+    "write it with --to keras, or as ONNX (input P of LSTM) where it has no projection"
+)
 MASKED = Absent(
     "this layer (implementation=2) stores a value for every input and output and masks most of "
     "them, no module of torch.nn has such a mask; write it with --to keras and multiply the "
@@ -241,6 +245,9 @@ TABLE: Mapping[str, Row] = {
         for n, axes in CHANNEL_FIRST.items()
     },
     **RECURRENT,
+    "LSTMProjected": (*RECURRENT["LSTM"], Slot("weight_hr_l0", "hidden unit", "projection")),
+    "LSTMPeephole": PEEPHOLES,
+    "LSTMPeepholeProjected": PEEPHOLES,
     "GRUResetBefore": RESET_BEFORE,
     **{f"{kind}Cell": _cell(slots) for kind, slots in RECURRENT.items()},
     "GRUResetBeforeCell": RESET_BEFORE,

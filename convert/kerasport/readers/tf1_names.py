@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from kerasport.architecture import Graph, Node
 from kerasport.model import Tensor
@@ -80,6 +80,14 @@ CELLS: Final[Mapping[str, tuple[str, Mapping[str, tuple[int, ...]]]]] = {
 }
 
 _SLOT: Final = {word for words in SLOTS.values() for word in words}
+# tf.contrib.layers and TF-Slim never called them otherwise.
+_OLD_NAMES: Final = {
+    "weights": "kernel",
+    "biases": "bias",
+    "depthwise_weights": "depthwise_kernel",
+    "pointwise_weights": "pointwise_kernel",
+}
+Held = TypeVar("Held")
 _FACTORED: Final = ("vr", "vc")
 _COUNTER: Final = re.compile(r"(.*/)?(global_step|(beta[12]|accumulated_decay)_power(_\d+)?)$")
 # Scopes that are the parts of one layer, by the last words of the scopes that lie side by side.
@@ -125,7 +133,7 @@ def layers_by_name(
         own = key[len(scope) + 1 :] if scope else key
         scopes.setdefault(scope or name, {})[own] = weights[key].tensor(key)
     for scope, found_here in scopes.items():
-        stored.add(scope, found_here, node=cells.get(scope))
+        stored.add(scope, _today(found_here), node=cells.get(scope))
     return stored.finished()
 
 
@@ -154,17 +162,35 @@ def _cells(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[
     for name in names:
         words = name.split("/")
         for size in range(len(words) - 1, 0, -1):
-            if re.sub(r"_\d+$", "", words[size - 1]) in CELLS:
+            word = re.sub(r"_\d+$", "", words[size - 1])
+            if word in CELLS or (size == len(words) - 1 and word.endswith("_cell")):
                 own = found.setdefault("/".join(words[:size]), {})
                 own["/".join(words[size:])] = shapes[name]
                 break
     cells = {}
     for scope, held in found.items():
         own_name = scope.rpartition("/")[2]
-        class_name, expected = CELLS[re.sub(r"_\d+$", "", own_name)]
+        word = re.sub(r"_\d+$", "", own_name)
+        class_name, expected = CELLS.get(word, ("", {}))
+        held = _today(held)
+        if "recurrent_kernel" in held:  # Keras's cells are called so too, and fuse nothing
+            continue
+        if not expected:  # a cell that is not known is no layer of another kind for that
+            class_name = "".join(part.capitalize() for part in word.split("_"))
         if _fits(held, expected):
             cells[scope] = Node(own_name, class_name, class_name, {})
     return cells
+
+
+def _today(held: Mapping[str, Held]) -> dict[str, Held]:
+    """The weights of a layer under the names that they have had since TensorFlow 1.2."""
+    names = {}
+    for key in held:
+        above, slash, last = key.rpartition("/")
+        names[key] = f"{above}{slash}{_OLD_NAMES.get(last, last)}"
+    if len(set(names.values())) < len(names):
+        return dict(held)
+    return {names[key]: value for key, value in held.items()}
 
 
 def _fits(held: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> bool:
