@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
+import kerasport
 import tf_tables
 from kerasport.errors import KerasportError, MalformedError, UsageError
 from kerasport.identify import identify
 from kerasport.model import Snapshot
 from kerasport.readers import tf1_names, tf_checkpoint
+from kerasport.transpose import plan
 from tf_tables import numbers, save
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -367,6 +370,42 @@ def test_the_names_of_the_first_years_are_those_of_today(tmp_path: Path) -> None
     }
 
 
+def test_default_names_settle_what_shapes_leave_open(tmp_path: Path) -> None:
+    """TensorFlow's own functions name the scopes; a name that does not fit is none."""
+    import tensorflow as tf
+    from tf_keras.src.legacy_tf_layers import convolutional, normalization
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = tf.zeros((1, 8, 8, 5))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that these functions are old
+            for _ in range(2):
+                x = convolutional.conv2d(x, 5, 3, padding="same")
+                x = convolutional.conv2d_transpose(x, 5, 3, padding="same", use_bias=False)
+                x = normalization.batch_normalization(x)
+            convolutional.conv2d(x, 5, 3, name="mine")
+        session.run(v1.global_variables_initializer())
+        prefix = v1.train.Saver().save(session, str(tmp_path / "c"), write_meta_graph=False)
+    snapshot = identify(tf_checkpoint.read(Path(prefix)))
+    assert_complete(snapshot, Path(prefix))
+    assert kinds(snapshot) == {
+        "batch_normalization": "BatchNormalization",
+        "batch_normalization_1": "BatchNormalization",
+        "conv2d": "Conv2D",
+        "conv2d_1": "Conv2D",
+        "conv2d_transpose": "Conv2DTranspose",
+        "conv2d_transpose_1": "Conv2DTranspose",
+        "mine": None,
+    }
+    assert all(layer.inferred == (layer.path != "mine") for layer in snapshot.layers)
+    notes = {note.subject: note.message for note in plan(snapshot, to="torch").notes}
+    assert "the one that TensorFlow gives to a Conv2DTranspose" in notes["conv2d_transpose_1"]
+    assert "fit BatchNormalization alone" in notes["batch_normalization"]
+    wrong = save(tmp_path / "w", {"conv2d/kernel": numbers((3, 5)), "conv2d/bias": numbers((5,))})
+    assert kinds(tf_checkpoint.read(wrong)) == {"conv2d": "Dense"}
+
+
 def test_a_cell_that_is_not_known_is_no_dense_layer(tmp_path: Path) -> None:
     tensors = {"rnn/ugrnn_cell/kernel": numbers((8, 6)), "rnn/ugrnn_cell/bias": numbers((6,))}
     (layer,) = identify(tf_checkpoint.read(save(tmp_path / "c", tensors))).layers
@@ -638,6 +677,31 @@ def test_musicnn_equals_its_keras_port(corpus: Path) -> None:
             np.testing.assert_array_equal(array, weights[key].numpy(), err_msg=f"{ours}/{key}")
             compared += 1
     assert compared == sum(len(layer.weights) for layer in snapshot.layers) == 36
+
+
+def test_musicnn_takes_the_architecture_of_its_port(corpus: Path) -> None:
+    """Some of its layers have the port's names; the others are of one class, in one order."""
+    port = corpus / "musicnn" / "port_keras" / "MTT_vgg.h5"
+    found = kerasport.read(corpus / "musicnn" / "MTT_vgg", config=port)
+    expected = kerasport.read(port)
+    assert list(found) == list(expected)
+    for path, layer in expected.items():
+        assert found[path].kind == layer.kind is not None
+        for role, tensor in layer.weights.items():
+            np.testing.assert_array_equal(found[path].weights[role].numpy(), tensor.numpy())
+    with pytest.raises(UsageError, match="has no layer for 1CNN, 2CNN"):
+        kerasport.read(
+            corpus / "musicnn" / "MTT_vgg", config=corpus / "ner_lstm_iob2" / "model.keras"
+        )
+
+
+@pytest.mark.parametrize("name", ["musicnn/MTT_vgg", "phasenet/model_95.ckpt"])
+def test_weights_that_nobody_classified_pass_to_an_archive(
+    corpus: Path, tmp_path: Path, name: str
+) -> None:
+    report = kerasport.convert(corpus / name, tmp_path / "it.safetensors", to="keras")
+    assert not any(note.loss for note in report.notes)
+    assert report.placed == report.tensors > 30
 
 
 def test_phasenet_is_read_and_its_kernels_are_not_guessed(corpus: Path) -> None:

@@ -14,6 +14,7 @@ from kerasport.errors import KerasportError, MalformedError, UnknownFormatError,
 from kerasport.identify import identify
 from kerasport.model import Snapshot
 from kerasport.readers import tf_checkpoint, tf_frozen, tf_saved_model
+from kerasport.transpose import plan
 from tf_tables import numbers
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -518,17 +519,33 @@ def test_basic_pitch_is_read_though_tensorflow_cannot_load_it(corpus: Path) -> N
     found = identify(snapshot)
     assert all(layer.kind for layer in found.layers)
     assert {"optimizer state", "metric state"} < reasons(snapshot)
+    kept, folded = set(), set()
     graph = onnx.load(corpus / "basic_pitch" / "port" / "nmp.onnx").graph
-    initializers = [numpy_helper.to_array(i) for i in graph.initializer]
-    equal = set()
-    for layer in found.layers:
-        if layer.kind == "Conv2D":
-            theirs = layer.weights["kernel"].numpy().transpose(3, 2, 0, 1).ravel()
-            if any(np.array_equal(i.ravel(), theirs) for i in initializers):
-                equal.add(layer.path)
-    # The exporter folded a BatchNormalization into each of the other two.
-    assert equal == {"contours-reduced", "conv2d_2", "conv2d_3", "conv2d_5"}
-    assert set(found) - equal >= {"conv2d_1", "conv2d_4"}
+    theirs = [numpy_helper.to_array(i) for i in graph.initializer]
+    ours = {name: tensor.numpy() for name, tensor in plan(found, to="onnx").apply().items()}
+    for name, array in ours.items():
+        if any(i.shape == array.shape and np.array_equal(i, array) for i in theirs):
+            kept.add(name)
+    plain = ("contours-reduced", "conv2d_2", "conv2d_3", "conv2d_5")
+    assert kept == {f"{layer}.{name}" for layer in plain for name in "WB"}
+    # The exporter folded a BatchNormalization into each of the other two, and took the first apart.
+    for conv, norm in (
+        ("conv2d_1", "batch_normalization_2"),
+        ("conv2d_4", "batch_normalization_3"),
+    ):
+        scale, shift, mean, variance = (
+            ours[f"{norm}.{name}"] for name in ("scale", "B", "input_mean", "input_var")
+        )
+        factor = scale / np.sqrt(variance + found[norm].config["epsilon"])
+        kernel = ours[f"{conv}.W"] * factor[:, None, None, None]
+        bias = (ours[f"{conv}.B"] - mean) * factor + shift
+        for array in (kernel, bias):
+            assert any(
+                i.shape == array.shape and np.allclose(i, array, rtol=1e-4, atol=1e-6)
+                for i in theirs
+            )
+        folded |= {conv, norm}
+    assert set(found) == {*plain, *folded, "batch_normalization"}
 
 
 # ---- frozen graphs

@@ -110,6 +110,8 @@ def read(
         stored = _stored(row, path, architecture=given, assume_dtype=assume_dtype)
         stored = replace(stored, source=replace(stored.source, path=path.absolute()))
     found = identify(in_order(stored), kinds, table)
+    if given is not None:
+        _refuse_misfit(found)
     found = averaged(found) if ema else found
     found = _with_optimizer(found) if optimizer else found
     found = dequantized(found) if dequantize else found
@@ -405,6 +407,16 @@ def _architecture(path: Path) -> Mapping[str, Any]:
     if found is None:
         raise UsageError(f"{path}: expected a model with its architecture, found weights alone")
     return found
+
+
+def _refuse_misfit(snapshot: Snapshot) -> None:
+    """Refuse an architecture from elsewhere whose layers cannot have the weights they got."""
+    misfits = [layer for layer in snapshot.layers if layer.kind is None and layer.class_name]
+    lines = [f"{a.path}: {a.note}" for a in misfits if a.note.startswith("the stored tensors")]
+    if lines:
+        raise UsageError(
+            "\n  ".join([f"{snapshot.source.file}: the architecture does not fit:", *sorted(lines)])
+        )
 
 
 def _tensors(layer: Layer) -> Iterable[Tensor]:

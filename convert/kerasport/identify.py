@@ -417,9 +417,14 @@ def _inferred(layer: Layer, backend: str | None) -> Layer:
             found_ways.append(ways)
     fitting = {ways[0].kind for ways in found_ways}
     found_ways = [ways for ways in found_ways if SPECIAL.get(str(ways[0].kind), "") not in fitting]
+    if len(found_ways) > 1 and layer.named_after in fitting:
+        # Several fit, and the scope has the name that one of them gets by itself.
+        found_ways = [ways for ways in found_ways if ways[0].kind == layer.named_after]
+    else:
+        layer = replace(layer, named_after="")
     if len(found_ways) == 1:
         only = _the_one_way(layer, found_ways[0])
-        return replace(only, inferred=only.kind is not None)
+        return replace(only, inferred=only.kind is not None, named_after=layer.named_after)
     fits = [ways[0] for ways in found_ways]
     if not fits:
         return replace(layer, note=layer.note or "no kind in the tables fits the stored tensors")

@@ -237,6 +237,7 @@ class Layer:
         words: layout words for the braces in the tables, where the configuration names the axes.
         convention: the convention of its roles and layouts: today's Keras, or an older one.
         note: why it was not recognised, where it was not.
+        named_after: the class that TensorFlow calls so by itself, where its scope has such a name.
     """
 
     path: str
@@ -249,6 +250,7 @@ class Layer:
     words: Mapping[str, str] = field(default_factory=dict)
     convention: str = "keras"
     note: str = ""
+    named_after: str = ""
 
     @property
     def parameters(self) -> int:

@@ -752,6 +752,11 @@ def _inference_notes(snapshot: Snapshot) -> Iterator[Note]:
     for layer in snapshot.layers:
         if layer.inferred:
             alone = f"the file names no class; its weights fit {layer.kind} alone"
+            if layer.named_after:
+                alone = (
+                    f"the file names no class; its weights fit {layer.kind}, and its name is the "
+                    f"one that TensorFlow gives to a {layer.kind}"
+                )
             message = layer.note or alone
             yield Note("inferred", layer.path, message)
 

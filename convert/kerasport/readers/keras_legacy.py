@@ -97,7 +97,7 @@ def read(
     used: set[str] = set()
     groups = [(name, _weights(weights, name, used, path.name)) for name in names]
     top = _weights(weights, TOP, used, path.name) if TOP in weights.groups else []
-    stored = named(groups, graph, given=given)
+    stored = named(groups, graph, given=given, ordered=True)
     if top:
         name = graph.name if graph else _name_of(architecture) or path.name.split(".")[0]
         top_layers = named([(name, top)], None)

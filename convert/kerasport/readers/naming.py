@@ -437,13 +437,18 @@ def named(
     graph: Graph | None,
     *,
     given: bool = False,
+    ordered: bool = False,
 ) -> Stored:
     """The layers of an older file, whose weights have names.
+
+    An architecture from elsewhere may call its layers otherwise. Then those of one class are taken
+    in the order of their numbers, and the others in the order of the file, if it has one.
 
     Args:
         groups: each group's name with its weights by name, in the file's order.
         graph: the model's architecture, or None where it is not known.
         given: whether the architecture comes from elsewhere, and so may not fit.
+        ordered: whether the file's order is that of the model.
 
     Raises:
         UsageError: a given architecture does not fit.
@@ -458,8 +463,10 @@ def named(
                 stored.omit([tensor], "seed state")
             else:
                 weights[name].append(_Weight(words, tensor))
+    renamed = _renamed(list(weights), graph, ordered=ordered) if given and graph else {}
     for node in graph.nodes if graph else ():
-        own = weights.pop(node.name, [])
+        name = renamed.get(node.name, node.name)
+        own = [_called(weight, name, node.name) for weight in weights.pop(name, [])]
         flag = both(graph.trainable, node.trainable) if graph else None
         if node.graph is None:
             _spread_leaf(own, Leaf(node.name, node, flag), stored)
@@ -475,6 +482,38 @@ def named(
     if given and graph:
         _check_given(stored.layers[strange:], graph)
     return stored.finished()
+
+
+def _renamed(names: Sequence[str], graph: Graph, *, ordered: bool) -> dict[str, str]:
+    """The groups of layers that are called otherwise in the file, by their own names."""
+    known = {node.name for node in graph.nodes}
+    strange = sorted((name for name in names if name not in known), key=natural)
+    found: dict[str, str] = {}
+    missing = [
+        node
+        for node in graph.nodes
+        if node.name not in names
+        and node.same_as is None
+        and (node.graph is not None or node.class_name in CLASSES)
+    ]
+    for word in dict.fromkeys(snake_case(node.class_name) for node in missing):
+        nodes = [node.name for node in missing if snake_case(node.class_name) == word]
+        groups = [name for name in strange if _unnumbered(name) == word]
+        if len(nodes) == len(groups):
+            found |= zip(nodes, groups, strict=True)
+    rest = [name for name in names if name in strange and name not in found.values()]
+    nodes = [node.name for node in missing if node.name not in found]
+    if ordered and len(rest) == len(nodes):
+        found |= zip(nodes, rest, strict=True)
+    return found
+
+
+def _called(weight: _Weight, old: str, new: str) -> _Weight:
+    """A weight of a layer that is called otherwise now."""
+    words, own = weight.words, tuple(old.split("/"))
+    if old == new or words[: len(own)] != own:
+        return weight
+    return replace(weight, words=(*new.split("/"), *words[len(own) :]))
 
 
 def _words(name: str) -> tuple[str, ...]:

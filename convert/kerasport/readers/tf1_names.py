@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
-from kerasport.architecture import Graph, Node
-from kerasport.model import Tensor
+from kerasport.architecture import Graph, Node, snake_case
+from kerasport.model import Layer, Tensor
 from kerasport.readers.naming import Stored, named
 from kerasport.readers.stored import natural
 from kerasport.readers.tf_bundle import Bundle, Entry
@@ -87,6 +88,19 @@ _OLD_NAMES: Final = {
     "depthwise_weights": "depthwise_kernel",
     "pointwise_weights": "pointwise_kernel",
 }
+# The names that `tf.layers` and, with a capital, TF-Slim give where none is given.
+_DEFAULTS: Final = {
+    **{
+        snake_case(name): name
+        for name in (
+            *("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose", "Dense"),
+            *("DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D", "BatchNormalization"),
+            *("LayerNormalization", "Embedding"),
+        )
+    },
+    "Conv": "Conv2D",
+    "Conv2d_transpose": "Conv2DTranspose",
+}
 Held = TypeVar("Held")
 _FACTORED: Final = ("vr", "vc")
 _COUNTER: Final = re.compile(r"(.*/)?(global_step|(beta[12]|accumulated_decay)_power(_\d+)?)$")
@@ -134,6 +148,7 @@ def layers_by_name(
         scopes.setdefault(scope or name, {})[own] = weights[key].tensor(key)
     for scope, found_here in scopes.items():
         stored.add(scope, _today(found_here), node=cells.get(scope))
+    stored.layers = [_after(layer) for layer in stored.layers]
     return stored.finished()
 
 
@@ -180,6 +195,12 @@ def _cells(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[
         if _fits(held, expected):
             cells[scope] = Node(own_name, class_name, class_name, {})
     return cells
+
+
+def _after(layer: Layer) -> Layer:
+    """A layer in a scope of the name that a function of TensorFlow gives to it by itself."""
+    word = re.sub(r"_\d+$", "", layer.path.rpartition("/")[2])
+    return replace(layer, named_after=_DEFAULTS.get(word, ""))
 
 
 def _today(held: Mapping[str, Held]) -> dict[str, Held]:

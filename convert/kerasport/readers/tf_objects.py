@@ -412,8 +412,16 @@ class _Walk:
             if len(some) == len(members) and all(_is_called(n, node) for n, node in pairs):
                 return list(some)
         by_name = {node.name: node for node in graph.nodes}
+        for some in (nodes, [node for node in nodes if node.type_name != "InputLayer"]):
+            # Names that the architecture does not have say nothing: then the order counts, as it
+            # does for Keras, unless it contradicts the names that are there.
+            pairs = list(zip(names, some, strict=False))
+            if len(some) == len(members) and all(
+                _is_called(n, node) or _own(n, graph) not in by_name for n, node in pairs
+            ):
+                return list(some)
         for place, ((attribute, child), known) in enumerate(zip(members, names, strict=True)):
-            own = (known or "").removeprefix(f"{graph.name}/")
+            own = _own(known, graph)
             if own in by_name:
                 found[place] = by_name[own]
             elif self.given and child in self.holding:
@@ -653,6 +661,11 @@ class _Walk:
                 if child not in seen:
                     seen.add(child)
                     queue.append((child, (*path[:_MAX_DEPTH], name)))
+
+
+def _own(name: str | None, graph: Graph) -> str:
+    """A layer's name without that of the model around it."""
+    return (name or "").removeprefix(f"{graph.name}/")
 
 
 def _is_called(name: str | None, node: Node) -> bool:

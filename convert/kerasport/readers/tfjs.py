@@ -122,7 +122,7 @@ def _layers(
         words = key.split("/")
         layer = next((word for word in words[:-1] if word in names), words[0])
         groups.setdefault(layer, []).append((key, tensor))
-    return named(list(groups.items()), graph, given=given)
+    return named(list(groups.items()), graph, given=given, ordered=True)
 
 
 @dataclass(slots=True)
