@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache, lru_cache
 from itertools import combinations, takewhile
 from typing import Any
 
@@ -394,27 +395,8 @@ def _sources(kind: str, backend: str | None, found: Facet | None = None) -> tupl
 
 def _inferred(layer: Layer, backend: str | None) -> Layer:
     """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
-    found_ways: list[list[Layer]] = []
-    prefixes = dict.fromkeys(("", _common_prefix(layer.weights)))
-    for kind in dict.fromkeys(kind for name in SOURCES for kind in convention(name)):
-        if kind.endswith("Cell"):  # by itself it stores what its layer does
-            continue
-        if kind in CONFIGURED or (kind in BY_NAME and _numbers_alone(layer.weights)):
-            continue
-        if kind == "SimpleRNN" and _numbers_alone(layer.weights) and not _in_a_cell(layer.weights):
-            continue  # any two square matrices
-        ways = [
-            way
-            for name in _sources(kind, backend)
-            for prefix in prefixes
-            for way in _ways(
-                layer,
-                *(name, kind, Facet((kind,), child=prefix, axes=USUAL_AXES), backend),
-                classless=True,
-            )
-        ]
-        if ways:
-            found_ways.append(ways)
+    stored = tuple((key, t.dtype, t.shape) for key, t in layer.weights.items())
+    found_ways = [_ways_of(layer, kind, backend) for kind in _fitting(stored, backend)]
     fitting = {ways[0].kind for ways in found_ways}
     found_ways = [ways for ways in found_ways if SPECIAL.get(str(ways[0].kind), "") not in fitting]
     if len(found_ways) > 1 and layer.named_after in fitting:
@@ -478,6 +460,58 @@ def _ways(
             match := _matched(layer, name, kind, slots, found, classless=classless), Layer
         )
     ]
+
+
+def _ways_of(layer: Layer, kind: str, backend: str | None) -> list[Layer]:
+    """The layer of unknown class as this kind, in every way that fits."""
+    return [
+        way
+        for name in _sources(kind, backend)
+        for prefix in dict.fromkeys(("", _common_prefix(layer.weights)))
+        for way in _ways(
+            layer,
+            *(name, kind, Facet((kind,), child=prefix, axes=USUAL_AXES), backend),
+            classless=True,
+        )
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _fitting(
+    stored: tuple[tuple[str, Any, tuple[int, ...]], ...], backend: str | None
+) -> tuple[str, ...]:
+    """The kinds that fit what is stored; a model has many layers alike, and each is asked once."""
+    weights = {key: Tensor(key, dtype, shape, _nothing) for key, dtype, shape in stored}
+    layer = Layer("", None, {}, weights)
+    numbers = _numbers_alone(weights)
+    found = []
+    for kind in dict.fromkeys(kind for name in SOURCES for kind in convention(name)):
+        if kind.endswith("Cell"):  # by itself it stores what its layer does
+            continue
+        if not any(len(weights) in _counts(name, kind) for name in _sources(kind, backend)):
+            continue  # most kinds, without looking any closer
+        if kind in CONFIGURED or (kind in BY_NAME and numbers):
+            continue
+        if kind == "SimpleRNN" and numbers and not _in_a_cell(weights):
+            continue  # any two square matrices
+        if _ways_of(layer, kind, backend):
+            found.append(kind)
+    return tuple(found)
+
+
+def _nothing() -> Any:
+    raise AssertionError("only dtype and shape are looked at")
+
+
+@cache
+def _counts(name: str, kind: str) -> frozenset[int]:
+    """How many tensors a kind may be stored as, with and without its optional ones."""
+    found: set[int] = set()
+    for case in rows(convention(name).get(kind, ())):
+        if not isinstance(case.slots, Absent):
+            needed = sum(not slot.when for slot in case.slots)
+            found |= set(range(needed, len(case.slots) + 1))
+    return frozenset(found)
 
 
 def _the_one_way(layer: Layer, ways: Sequence[Layer]) -> Layer:
