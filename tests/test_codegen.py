@@ -24,7 +24,7 @@ import torch
 import kerasport
 import kerasport.torch
 from generated import built, compared, deviation, imported, ran, randomized
-from kerasport.codegen import source, write
+from kerasport.codegen import source
 from kerasport.codegen.module import module
 from kerasport.codegen.parts import PARTS
 from kerasport.codegen.text import literal, prose
@@ -260,10 +260,12 @@ def _turned(x: Any, orders: tuple[tuple[int, ...], ...]) -> Any:
 
 
 def test_write_puts_the_module_and_its_weights_side_by_side(tmp_path: Path) -> None:
-    files = write(snapshot("cnn"), tmp_path / "out")
-    assert [file.name for file in files] == ["model.py", "model.safetensors"]
-    python = imported(files[0].read_text(), tmp_path)
-    model = python.load(files[1])
+    out = tmp_path / "out"
+    report = kerasport.write_module(snapshot("cnn"), out)
+    assert (report.target, report.placed) == ("out/", 14)
+    assert sorted(file.name for file in out.iterdir()) == ["model.py", "model.safetensors"]
+    python = imported((out / "model.py").read_text(), tmp_path)
+    model = python.load(out / "model.safetensors")
     io = np.load(FIXTURES / "cnn.io.npz")
     about = module(snapshot("cnn"))
     assert deviation(ran(model, about, [io["inputs"]])[0], io["outputs"]) < 1e-5
@@ -271,7 +273,7 @@ def test_write_puts_the_module_and_its_weights_side_by_side(tmp_path: Path) -> N
 
 
 def test_load_finds_the_weights_beside_it(tmp_path: Path) -> None:
-    write(snapshot("sequence"), tmp_path)
+    kerasport.write_module(snapshot("sequence"), tmp_path)
     script = "import model; print(sum(p.numel() for p in model.load().parameters()))"
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -292,10 +294,14 @@ def test_a_refused_model_leaves_nothing_behind(tmp_path: Path) -> None:
     i = keras.Input((3,))
     read = kerasport.read(keras.Model(i, Odd(name="odd")(i)))
     with pytest.raises(UnsupportedError, match="odd"):
-        write(read, tmp_path / "out")
-    assert not (tmp_path / "out" / "model.py").exists()
-    files = write(read, tmp_path / "out", unknown="keep")
-    made = imported(files[0].read_text(), tmp_path).load(files[1])  # strict
+        kerasport.write_module(read, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    report = kerasport.write_module(read, tmp_path / "out", unknown="keep")
+    assert "odd of class own_Odd is a stub" in next(
+        note.message for note in report.notes if note.kind == "module"
+    )
+    made = imported((tmp_path / "out" / "model.py").read_text(), tmp_path)
+    made = made.load(tmp_path / "out" / "model.safetensors")  # strict
     with pytest.raises(NotImplementedError, match="the layer odd of class own_Odd"):
         made(torch.zeros(2, 3))
 

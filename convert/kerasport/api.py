@@ -16,7 +16,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kerasport import formats, ties, transpose, verification
 from kerasport.architecture import json_config
@@ -47,10 +47,17 @@ from kerasport.model import (
 )
 from kerasport.restore import restored
 from kerasport.unnamed import in_order
+from kerasport.writers import safetensors
 
-__all__ = ["convert", "plan", "read", "select", "tie", "verify", "write"]
+__all__ = ["convert", "plan", "read", "select", "tie", "verify", "write", "write_module"]
 
 plan = transpose.plan
+
+# What the folder of a module holds.
+MODULE_SOURCE: Final = "model.py"
+MODULE_WEIGHTS: Final = "model.safetensors"
+MODULE_DTYPES: Final = ("f64", "f32", "f16", "bf16")
+MADE_BY: Final = "made by kerasport from"
 
 
 def read(
@@ -105,7 +112,7 @@ def read(
         # Keras merges into quantized weights by quantizing anew, which floats can do without.
         stored = read_model(path_or_model, merge_lora=merge_lora and not dequantize)
     else:
-        path = _path(path_or_model)
+        path = _weights(_path(path_or_model))
         row = formats.named(format) if format else formats.detected(path)
         stored = _stored(row, path, architecture=given, assume_dtype=assume_dtype)
         stored = replace(stored, source=replace(stored.source, path=path.absolute()))
@@ -268,13 +275,96 @@ def convert(
     return steps.report(state, path.name)
 
 
+def write_module(
+    source: str | PathLike[str] | Snapshot | object,
+    folder: str | PathLike[str],
+    *,
+    layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
+    flatten: str = "reorder",
+    unknown: str = "error",
+    dtype: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write a PyTorch module that computes what the model does, and its weights beside it.
+
+    The folder then holds `model.py`, whose `load()` gives the module with its weights, and
+    `model.safetensors` with the manifest. Both appear together, or nothing changes; other files in
+    the folder stay.
+
+    Args:
+        source: a path, a live model, or a snapshot.
+        folder: the folder to write to, which is made where it is not there.
+        layers: descriptions of classes that are not Keras's, as for `read`, with the PyTorch
+            modules that compute what they do.
+        flatten: `reorder` or `keep`, see `plan`.
+        unknown: `error` or `keep`: layers of no known kind become stubs that hold their weights.
+        dtype: cast floating-point tensors to this dtype; the module computes in f32, or in f64.
+        progress: is told how many bytes are done, and of how many.
+
+    Returns:
+        The report: where every source tensor went, and what the module leaves open.
+
+    Raises:
+        UnsupportedError: the file has no architecture, or a layer that no module can stand for.
+        UsageError: the folder cannot be written to, or holds a `model.py` of somebody else's.
+    """
+    from kerasport.codegen.module import module
+
+    if dtype is not None and dtype not in MODULE_DTYPES:
+        raise UsageError(
+            f"dtype {dtype!r}: expected one of {', '.join(MODULE_DTYPES)} for a module"
+        )
+    place = _path(folder)
+    weights = place / MODULE_WEIGHTS
+    _refuse_folder(place)
+    snapshot = source if isinstance(source, Snapshot) else read(source, layers=layers)
+    _refuse_own_source(weights, snapshot.source.path)
+    made = module(
+        snapshot, flatten=flatten, unknown=unknown, dtype=dtype, snippets=snippets(snapshot, layers)
+    )
+    name = f"{place.resolve().name}/"
+    try:
+        made.plan.refuse_losses()
+    except UnsupportedError as error:
+        error.report = made.plan.report(made.plan.apply(dtype=dtype), name)
+        raise
+    state = made.plan.apply(dtype=dtype)
+    with _source_hash(snapshot.source) as source_hash:
+        state = replace(state, source_hash=source_hash)
+        shown = state if progress is None else _watched(state, progress)
+        beside = {MODULE_SOURCE: made.source.encode()}
+        try:
+            safetensors.write(shown, weights, beside=beside)
+        except OSError as error:
+            if error.filename is None or Path(error.filename).parent not in (place, place.parent):
+                raise
+            raise UsageError(
+                f"{place}: expected a place that can be written, found: {error.strerror}"
+            ) from None
+    return made.plan.report(state, name)
+
+
+def snippets(
+    snapshot: Snapshot,
+    layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
+) -> dict[str, str]:
+    """The PyTorch modules that descriptions give, by class or by path of a layer.
+
+    Args:
+        snapshot: the model, which may carry descriptions of its own.
+        layers: descriptions, as for `read`; they come before those of installed packages.
+    """
+    table = installed() if layers is None else installed() | loaded(layers)
+    return (LayerTable(snapshot.custom) | table).modules()
+
+
 def verify(
     target: str | PathLike[str], *, against: str | PathLike[str] | Snapshot | object
 ) -> Report:
     """Read a target again, undo its transposition, and compare with its source bit for bit.
 
     Args:
-        target: a file that kerasport wrote, of any format.
+        target: a file that kerasport wrote, of any format, or the folder of a module.
         against: the source: a path, a live model or a snapshot.
 
     Raises:
@@ -282,6 +372,9 @@ def verify(
         UsageError: the target has no manifest.
     """
     path = _path(target)
+    weights = _weights(path)
+    name = path.name if weights is path else f"{path.resolve().name}/"
+    path = weights
     row = formats.detected(path)
     if not row.writer:
         raise UsageError(f"{path}: expected a file that kerasport wrote, found {row.holds}")
@@ -295,8 +388,7 @@ def verify(
         # which values must be equal does not depend on it.
         said = state.manifest.get("layers", {})
         snapshot = completed(snapshot, {path: layer.get("kind") for path, layer in said.items()})
-        snapshot = _as_converted(snapshot, done)
-        return verification.verify(state, snapshot, path.name)
+        return verification.verify(state, _as_converted(snapshot, done), name)
     except MalformedError as error:
         # What kerasport wrote was whole: a file that is broken now does not hold its source.
         raise VerificationError(f"{path} does not hold {snapshot.source.file}: {error}") from error
@@ -320,6 +412,15 @@ def _path(path: str | PathLike[str]) -> Path:
         return Path(fspath(path)).expanduser()
     except RuntimeError:  # there is no such user, but there may be such a file
         return Path(fspath(path))
+
+
+def _weights(path: Path) -> Path:
+    """The file that has the weights: the folder of a module stands for the one in it."""
+    held = path / MODULE_WEIGHTS
+    try:
+        return held if (path / MODULE_SOURCE).is_file() and held.is_file() else path
+    except OSError:  # a name too long, a folder that cannot be looked into: for others to tell
+        return path
 
 
 def _stored(
@@ -369,12 +470,43 @@ def _refuse_place(target: Path) -> None:
         raise UsageError(f"{target}: expected a place to write to, found: {error}") from None
 
 
+def _refuse_folder(target: Path) -> None:
+    """Refuse a folder that cannot be made, or in which something else has the names of a module."""
+    from kerasport.codegen.module import MADE_BY
+
+    try:
+        if target.exists() and not target.is_dir():
+            raise UsageError(
+                f"{target}: expected the name of a folder, found a file. A module is a folder that "
+                f"holds {MODULE_SOURCE} and {MODULE_WEIGHTS}; name another"
+            )
+        if not target.exists() and not target.parent.is_dir():
+            raise UsageError(f"{target}: expected a folder {target.parent}, found none")
+        source, weights = target / MODULE_SOURCE, target / MODULE_WEIGHTS
+        for path in (source, weights):
+            if path.is_dir():
+                raise UsageError(f"{path}: expected a file, found a folder. Name another folder")
+        for path, ours in ((source, MADE_BY), (weights, '"kerasport":')):
+            if path.exists() and ours not in _beginning(path):
+                raise UsageError(
+                    f"{path}: expected a file that kerasport wrote, found another, which would be "
+                    "overwritten. Name another folder, or move the file"
+                )
+    except OSError as error:  # a name too long, a folder that cannot be looked into
+        raise UsageError(f"{target}: expected a place to write to, found: {error}") from None
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(400).decode(errors="replace")
+
+
 def _refuse_own_source(target: Path, source: Path | None) -> None:
     """Refuse a target that would take the place of its own source, or of a shard of it."""
     if source is None or not source.exists():
         return
     same = target.exists() and target.samefile(source)
-    if source.parent.samefile(target.parent):
+    if target.parent.exists() and source.parent.samefile(target.parent):
         shards = rf"{re.escape(target.name.removesuffix('.safetensors'))}-\d+-of-\d+\.safetensors"
         same |= source.name == f"{target.name}.index.json"
         same |= re.fullmatch(shards, source.name) is not None

@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "target", metavar="DST", type=_file, help="the file to write; its suffix says how"
     )
+    convert.add_argument(
+        "--module",
+        action="store_true",
+        help="write DST as a folder: the source of a PyTorch module that runs, and its weights",
+    )
     _reading(convert)
     _planning(convert)
     convert.add_argument("--format", help="the target's format, where its suffix does not say")
@@ -232,9 +237,57 @@ def _snapshot(source: str, options: argparse.Namespace) -> Any:
     return api.select(snapshot, include=options.include, exclude=options.exclude)
 
 
+# What a module is not written with, and what to do instead.
+NOT_FOR_A_MODULE: Mapping[str, str] = {
+    "include": "a module needs all weights; leave out --include",
+    "exclude": "a module needs all weights; leave out --exclude",
+    "optimizer": "a module has no optimizer's state; leave out --optimizer",
+    "max_shard_size": "a module loads one file; leave out --max-shard-size",
+    "format": "a module's weights are safetensors; leave out --format",
+    "no_strict": "layers of no known kind become stubs with --unknown keep; leave out --no-strict",
+    "tied": "what the model shares, the module shares; leave out --tied",
+}
+
+
+def _refuse_beside_module(options: argparse.Namespace) -> None:
+    """Refuse options that make no sense for a module."""
+    if options.to != "torch":
+        raise UsageError(f"--module: a module is PyTorch's, and --to says {options.to}: --to torch")
+    given = {**vars(options), "no_strict": not options.strict, "tied": options.tied != "once"}
+    for name, advice in NOT_FOR_A_MODULE.items():
+        if given[name]:
+            raise UsageError(f"--module: {advice}")
+
+
+def _convert_module(options: argparse.Namespace) -> None:
+    from kerasport import api
+
+    _refuse_beside_module(options)
+    _report(
+        api.write_module(
+            _snapshot(options.source, options),
+            options.target,
+            layers=options.layers,
+            flatten=options.flatten,
+            unknown=options.unknown,
+            dtype=options.dtype,
+            progress=_Progress() if sys.stderr.isatty() else None,
+        ),
+        options,
+    )
+
+
 def _convert(options: argparse.Namespace) -> None:
     from kerasport import api, formats
 
+    if options.module:
+        try:
+            _convert_module(options)
+        except UnsupportedError as error:
+            if options.json and error.report is not None:
+                _report(error.report, options)
+            raise
+        return
     formats.for_target(Path(options.target), options.format)
     snapshot = _snapshot(options.source, options)
     try:

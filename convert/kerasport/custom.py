@@ -25,12 +25,24 @@ A class that is made of layers is described by its parts, the attributes that it
     norm = "LayerNormalization"
     "units/*" = "my_package>GatedUnit"
 
+What a class computes is no sentence but code, which a model file does not hold. For `--module` its
+author gives it in PyTorch, for a class or for one layer by its path, with `torch`, `nn`, `F` and
+`Tensor` at hand. Tensors come as Keras has them, channels last, and `__init__` is given those
+options of the layer that it has parameters for:
+
+    ["my_package>GatedUnit".module]
+    source = '''
+    class GatedUnit(nn.Module):
+        ...
+    '''
+
 What can be wrong with a description is told when it is read, with the file, the class and the name
 of the weight: a sentence that is none, an axis that no weight has, a weight that would be lost.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -79,6 +91,7 @@ class Own:
         parts: the layers that it is made of.
         sizes: axis → key of the configuration that holds its size, or the size.
         hints: what a module needs to know beside the weights.
+        module: the source of the PyTorch module that computes what it does, or empty.
         given: the description as it was given, for archives.
     """
 
@@ -88,6 +101,7 @@ class Own:
     parts: tuple[PartOf, ...] = ()
     sizes: Mapping[str, str | int] = field(default_factory=dict)
     hints: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
+    module: str = ""
     given: Mapping[str, JSON] = field(default_factory=dict)
 
     def facet(self, config: Mapping[str, JSON]) -> Facet:
@@ -147,11 +161,22 @@ class LayerTable(Mapping[str, Own]):
         """
         if class_name is None or class_name in CLASSES:
             return None
-        return self.own.get(class_name) or self.own.get(class_name.rpartition(">")[2])
+        own = self.own.get(class_name) or self.own.get(class_name.rpartition(">")[2])
+        # Code alone says nothing of weights.
+        return own if own is not None and (own.rows or own.like or own.parts) else None
 
     def rows(self, name: str) -> dict[str, Row]:
         """What the descriptions add to the table of a convention."""
         return {kind: own.rows[name] for kind, own in self.own.items() if name in own.rows}
+
+    def modules(self) -> dict[str, str]:
+        """The sources of PyTorch modules, by class or by path of a layer.
+
+        >>> triple = {"module": {"source": "class Triple(nn.Module): ..."}}
+        >>> LayerTable.of({"triple": triple}).modules()
+        {'triple': 'class Triple(nn.Module): ...'}
+        """
+        return {name: own.module for name, own in self.own.items() if own.module}
 
     def to_json(self) -> dict[str, JSON]:
         """The descriptions as they were given."""
@@ -272,7 +297,8 @@ class _Parser:
         self.faults.append(": ".join((self.name, *words)))
 
     def own(self, given: JSON) -> Own:
-        if self.name in CLASSES or self.name in convention("keras"):
+        code_alone = isinstance(given, Mapping) and given.keys() == {"module"}
+        if not code_alone and (self.name in CLASSES or self.name in convention("keras")):
             self.fault(
                 f"is a layer of Keras; a class of your own is called 'package>{self.name}', as it "
                 "is registered"
@@ -291,11 +317,12 @@ class _Parser:
             tuple(self.parts(given.get("parts", {}))),
             sizes,
             dict(self.hints(given.get("hints", {}))),
+            self.module(given.get("module")),
             given,
         )
         if one.like and (one.rows or one.parts):
             self.fault("is like a class of Keras, and so stores what that one does: leave out like")
-        if not (one.rows or one.like or one.parts):
+        if not (one.rows or one.like or one.parts or "module" in given):
             self.fault("says neither what it stores (keras), nor what it is like, nor its parts")
         return one
 
@@ -483,6 +510,22 @@ class _Parser:
                 continue
             yield PartOf(str(pattern), name, config)
 
+    def module(self, given: JSON) -> str:
+        if given is None or not self.table(given, "module", ("source",)):
+            return ""
+        source = given.get("source")
+        if not isinstance(source, str):
+            self.fault("module", "expected the source of a module, as source = '...'")
+            return ""
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            self.fault("module", f"its source is no Python: {error}")
+            return ""
+        if not any(isinstance(node, ast.ClassDef) for node in tree.body):
+            self.fault("module", "its source defines no class: expected a subclass of nn.Module")
+        return source
+
     def sizes(self, given: JSON) -> Iterator[tuple[str, str | int]]:
         if not self.table(given, "sizes"):
             return
@@ -507,7 +550,7 @@ class _Parser:
             yield str(name), hint
 
 
-BESIDE: Final = ("like", "parts", "sizes", "hints")
+BESIDE: Final = ("like", "parts", "sizes", "hints", "module")
 WORDS: Final[Mapping[str, tuple[type, ...]]] = {
     "layout": (str,),
     "weight": (str,),

@@ -280,6 +280,7 @@ NoteKind = Literal[
     "inferred",
     "kept",
     "merged",
+    "module",
     "renamed",
     "reordered",
     "split",

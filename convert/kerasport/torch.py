@@ -51,11 +51,12 @@ def load_module(
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch", "running a PyTorch module")
-    from kerasport.api import read
+    from kerasport import api
     from kerasport.codegen.module import module
 
-    snapshot = source if isinstance(source, Snapshot) else read(source, layers=layers)
-    made = module(snapshot, snippets=snippets or {})
+    snapshot = source if isinstance(source, Snapshot) else api.read(source, layers=layers)
+    own = {**api.snippets(snapshot, layers), **(snippets or {})}
+    made = module(snapshot, snippets=own)
     made.plan.refuse_losses()
     name = f"<kerasport module {next(_numbers)}>"
     # So that a traceback through the module shows its lines.

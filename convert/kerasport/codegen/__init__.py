@@ -5,6 +5,6 @@ is looked up in a table, and the tensors are named as `transpose` names them, so
 beside the module loads into it with `strict=True`.
 """
 
-from kerasport.codegen.module import source, write
+from kerasport.codegen.module import source
 
-__all__ = ["source", "write"]
+__all__ = ["source"]

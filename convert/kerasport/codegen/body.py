@@ -446,7 +446,7 @@ class Body:
             call_.outputs,
             wanted=self.outputs_of.get((node.name, number), 0) + 1,
         )
-        made = rule_of(node)(case)
+        made = rule_of(node, self.file, path)(case)
         values = made if isinstance(made, tuple) else (made,)
         return tuple(
             replace(

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from kerasport.architecture import Node
+from kerasport.architecture import Node, class_of
 from kerasport.codegen import activations, operations
 from kerasport.codegen.attention import attention, grouped_query, multi_head
-from kerasport.codegen.body import Case
+from kerasport.codegen.body import Case, File
 from kerasport.codegen.images import (
     adaptive_pool,
     center_crop,
@@ -70,19 +70,27 @@ Rule = Callable[[Case], Result]
 __all__ = ["TABLE", "rule_of"]
 
 
-def rule_of(node: Node) -> Rule:
-    """The rule of a layer; a stub's where the class is in no table."""
+def rule_of(node: Node, file: File, path: str) -> Rule:
+    """The rule of a layer; a stub's where the class is in no table, or a user has one for it."""
+    if snippet(file, path, options(node.class_name, node.config).class_name):
+        return stub
     if node.operation or node.class_name in operations.TENSORFLOW:
         name = operations.operation_of(node.class_name, node.config)
         return operations.performed if name in operations.OPERATIONS else stub
     return TABLE.get(options(node.class_name, node.config).class_name, stub)
 
 
+def snippet(file: File, path: str, class_name: str) -> str:
+    """A user's own module for a layer, for its path or for its class; empty where there is none."""
+    names = (path, class_name, class_name.rpartition(">")[2])
+    return next((file.snippets[name] for name in names if name in file.snippets), "")
+
+
 def stub(c: Case) -> Result:
     """A module that stands for code that the file does not hold, or a user's own instead."""
     inputs = ", ".join(c.plain(value).text for value in c.inputs)
-    own = c.file.snippets.get(c.path) or c.file.snippets.get(c.o.class_name)
-    if own is not None:
+    own = snippet(c.file, c.path, c.o.class_name)
+    if own:
         return stubbed(c, f"{c.module(c.body.snippet(own, c.o.given))}({inputs})")
     what = f"the layer {prose(c.path)} of class {prose(c.o.class_name)}"
     made = c.body.stub(
@@ -90,7 +98,7 @@ def stub(c: Case) -> Result:
     )
     own_code = ">" in c.o.class_name or c.o.class_name == "Lambda"
     why = "its code is not in the file" if own_code else "PyTorch has no such layer"
-    c.file.notes.append(f"{what} is a stub: {why}")
+    c.file.notes.append(f"{what} is a stub: {why}; give one with --layers, or fill it in")
     return stubbed(c, f"{c.module(f'{made}()')}({inputs})")
 
 
@@ -210,7 +218,7 @@ def masking(c: Case) -> Value:
 def spectral(c: Case) -> Result:
     """What it wraps; its normalization has been done to the kernel."""
     inner = c.o("layer")
-    own = options(str(inner.get("class_name")), inner.get("config") or {})
+    own = options(class_of(inner)[0], inner.get("config") or {})
     rule = TABLE.get(own.class_name)
     if rule is None or "vector_u" not in c.tensors:
         raise UnsupportedError(f"{c.path}: {prose(own.class_name)} in SpectralNormalization")
@@ -224,14 +232,14 @@ def time_distributed(c: Case) -> Value:
     inner = c.o("layer")
     if not isinstance(inner, Mapping):
         raise UnsupportedError(f"{c.path}: expected a layer inside TimeDistributed")
-    own = options(str(inner.get("class_name")), inner.get("config") or {})
-    rule = TABLE.get(own.class_name)
+    own = options(class_of(inner)[0], inner.get("config") or {})
+    rule = TABLE.get(own.class_name, stub)
+    if snippet(c.file, c.path, own.class_name):
+        rule = stub
     followed = c.file.followed
-    if rule is None:
-        raise UnsupportedError(f"{c.path}: {prose(own.class_name)} inside TimeDistributed")
     known = tuple(followed.enter(k) if k is not None else None for k in c.known)
     shape: Shape = step(c.shape)
-    if own.class_name in STEPLESS:
+    if own.class_name in STEPLESS and rule is not stub:
         made = rule(replace(c, o=own))
         assert isinstance(made, Value)
         return replace(made, mask=c.x.mask)
@@ -253,7 +261,7 @@ STEPLESS: Final = frozenset({"Dense", "Activation", "Dropout", "LeakyReLU", "ELU
 def wrapper(c: Case) -> Result:
     """What a wrapper that does nothing at inference wraps."""
     inner = c.o("layer")
-    own = options(str(inner.get("class_name")), inner.get("config") or {})
+    own = options(class_of(inner)[0], inner.get("config") or {})
     return TABLE.get(own.class_name, stub)(replace(c, o=own))
 
 

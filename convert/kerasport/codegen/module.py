@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from kerasport.architecture import Graph, parse
 from kerasport.codegen.body import TAKEN, Body, File, OrderError
@@ -22,13 +20,15 @@ from kerasport.codegen.values import Value
 from kerasport.errors import KerasportError, MalformedError, UnsupportedError
 from kerasport.flatten import _Followed as Followed
 from kerasport.flatten import flattened
-from kerasport.model import Snapshot
+from kerasport.model import Note, Snapshot
 from kerasport.names import module_names
 from kerasport.shapes import Shape, inputs_of
 from kerasport.transpose import Plan, plan
 from kerasport.variants import plain
 
-__all__ = ["Module", "module", "source", "write"]
+__all__ = ["MADE_BY", "Module", "module", "source"]
+
+MADE_BY: Final = "made by kerasport from"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,6 +81,7 @@ def module(
     *,
     flatten: str = "reorder",
     unknown: str = "error",
+    dtype: str | None = None,
     snippets: Mapping[str, str] | None = None,
 ) -> Module:
     """The source of a module, and the plan of the state dict that fits it.
@@ -89,6 +90,7 @@ def module(
         snapshot: what `kerasport.read` gave.
         flatten: as for `plan`; `reorder` is given up where it could not be followed to the end.
         unknown: as for `plan`: with `keep`, a stub holds the tensors of its layer.
+        dtype: what the tensors will be cast to.
         snippets: by class or path of a layer, the source of the `nn.Module` that stands for it.
 
     Raises:
@@ -110,7 +112,11 @@ def module(
     for choice in dict.fromkeys((flatten, "keep")):
         steps = plan(snapshot, to="torch", flatten=choice, unknown=unknown, module=True)
         try:
-            return _module(snapshot, graph, steps, snippets or {}, reorder=choice == "reorder")
+            made = _module(
+                snapshot, graph, steps, snippets or {}, reorder=choice == "reorder", dtype=dtype
+            )
+            notes = (Note("module", "model.py", note) for note in made.notes)
+            return replace(made, plan=replace(steps, notes=(*steps.notes, *notes)))
         except OrderError:
             continue
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -123,43 +129,6 @@ def module(
     raise AssertionError("in Keras's own order, nothing is out of order")
 
 
-def write(
-    snapshot: Snapshot,
-    folder: str | PathLike[str],
-    *,
-    flatten: str = "reorder",
-    unknown: str = "error",
-    snippets: Mapping[str, str] | None = None,
-) -> tuple[Path, ...]:
-    """Write `model.py` and, beside it, `model.safetensors` with the weights.
-
-    Args:
-        snapshot: what `kerasport.read` gave.
-        folder: where to; made if it is not there.
-        flatten: as for `module`.
-        unknown: as for `module`.
-        snippets: as for `module`.
-
-    Returns:
-        The files written, `model.py` first.
-
-    Raises:
-        UnsupportedError: a layer that no module can stand for; nothing has been written then.
-    """
-    from kerasport.writers import safetensors
-    from kerasport.writers.staging import Staging
-
-    made = module(snapshot, flatten=flatten, unknown=unknown, snippets=snippets)
-    made.plan.refuse_losses()
-    target = Path(fspath(folder))
-    target.mkdir(parents=True, exist_ok=True)
-    files = safetensors.write(made.plan.apply(), target / "model.safetensors")
-    path = target / "model.py"
-    with Staging(path) as staged:
-        staged.open(path).write(made.source.encode())
-        return (*staged.publish(), *files)
-
-
 def _module(
     snapshot: Snapshot,
     graph: Graph,
@@ -167,6 +136,7 @@ def _module(
     snippets: Mapping[str, str],
     *,
     reorder: bool,
+    dtype: str | None,
 ) -> Module:
     names = module_names(snapshot, _paths(graph, ""))
     tensors: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -188,7 +158,7 @@ def _module(
     )
     body = Body(file, graph, prefix="", name=file.named(graph.name))
     body.write(list(_given(graph, snapshot, followed)), top=True)
-    double = floats == {"float64"}
+    double = floats == {"float64"} if dtype is None else dtype == "f64"
     return Module(
         "\n".join(_text(file, body, snapshot, double=double)) + "\n",
         body.name,
@@ -278,7 +248,7 @@ def _text(file: File, body: Body, snapshot: Snapshot, *, double: bool) -> Iterat
     whole = "\n".join([*classes, *parts])
     file_name = prose(snapshot.source.file, 40)
     name = prose(body.graph.name, 20)
-    yield f'"""The model {name} in PyTorch, made by kerasport from {file_name}.'
+    yield f'"""The model {name} in PyTorch, {MADE_BY} {file_name}.'
     yield ""
     yield from _about(file, body)
     yield '"""'

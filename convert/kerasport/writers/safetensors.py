@@ -57,7 +57,14 @@ _RESERVED: Final = "__metadata__"
 _INDEX_VERSION: Final = "1.0"
 
 
-def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) -> tuple[Path, ...]:
+def write(
+    state: StateDict,
+    path: Path,
+    *,
+    max_shard_size: int | None = None,
+    beside: Mapping[str, bytes] | None = None,
+    stale: Iterable[str] = (),
+) -> tuple[Path, ...]:
     """Write tensors as safetensors.
 
     >>> import tempfile, numpy as np
@@ -70,9 +77,12 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
         state: the tensors.
         path: the file to write; the name that shards and index derive theirs from.
         max_shard_size: how many bytes of values a shard may have; a larger tensor has its own.
+        beside: what else is in the folder, by name, which appears with the tensors or not at all;
+            so does the folder, where it is not there.
+        stale: names of what an earlier write has left in the folder.
 
     Returns:
-        The files written; the index, where there is one, is first.
+        The files written; the index, where there is one, is first, and so is what lies beside.
 
     Raises:
         UnsupportedError: a dtype, or a header, that safetensors cannot hold.
@@ -88,11 +98,15 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
         raise UnsupportedError(f"safetensors cannot hold a tensor named {_RESERVED}; rename it")
     shards = [state] if max_shard_size is None else list(_shards(state, max_shard_size))
     index = path.with_name(f"{path.name}.index.json")
-    with Staging(path) as staged:
-        stale = _earlier_shards(index)
+    with Staging(path, make_folder=beside is not None) as staged:
+        earlier = _earlier_shards(index)
+        old = [path.with_name(name) for name in stale]
         if len(shards) == 1:
             _write_file(state, staged, target=path)
-            return staged.publish(stale=[index, *stale] if stale else ())
+            for name, content in (beside or {}).items():
+                staged.open(path.with_name(name)).write(content)
+            weights, *others = staged.publish(stale=[*old, index, *earlier] if earlier else old)
+            return (*reversed(others), weights)
         places: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
             name = f"{_stem(path)}-{number:05}-of-{len(shards):05}.safetensors"
@@ -103,7 +117,7 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
             "weight_map": places,
         }
         staged.open(index).write(json.dumps(document, indent=2).encode() + b"\n")
-        *files, pointer = staged.publish(stale=[path, *stale])
+        *files, pointer = staged.publish(stale=[path, *earlier])
         return (pointer, *files)
 
 

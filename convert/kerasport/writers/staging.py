@@ -91,13 +91,21 @@ class Staging:
     b'weights'
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, make_folder: bool = False) -> None:
         """Check that `target` can be a file.
+
+        Args:
+            target: the file, or the first of them.
+            make_folder: whether the folder that all files are in is part of the target: where it
+                is not there, it appears with them, and not without.
 
         Raises:
             UsageError: its folder does not exist, or it is a folder itself.
         """
-        if not target.parent.is_dir():
+        folder = target.parent
+        made = make_folder and not folder.exists() and folder.parent.is_dir()
+        self._made = folder if made else None
+        if self._made is None and not folder.is_dir():
             raise UsageError(
                 f"{target}: expected a folder to write to, found none. Make the folder first"
             )
@@ -112,7 +120,8 @@ class Staging:
 
     def open(self, target: Path) -> BinaryIO:
         """A new file, for writing and reading, that will be named `target`."""
-        part = target.with_name(f".kerasport-{os.urandom(8).hex()}.part")
+        beside = self._made if target.parent == self._made else target
+        part = beside.with_name(f".kerasport-{os.urandom(8).hex()}.part")
         file = part.open("x+b")  # closed by `reopen` or by `__exit__`
         self._staged[target], self._files[target] = part, file
         return file
@@ -149,6 +158,9 @@ class Staging:
         undo: list[Callable[[], object]] = []
         aside: list[Path] = []
         try:
+            if self._made is not None:
+                self._made.mkdir()
+                undo.append(self._made.rmdir)
             for target in targets[:-1]:
                 if target.exists():
                     old = target.with_name(f".kerasport-{os.urandom(8).hex()}.old")
