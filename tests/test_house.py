@@ -56,6 +56,8 @@ MAY_IMPORT = {
         *("options", "shapes", "transpose", "variants"),
     },
     "torch": {"api", "codegen", "errors", "model"},
+    # What is run is what `codegen` wrote, and compared in Keras's order of axes and features.
+    "running": {"architecture", "codegen", "errors", "flatten", "layout", "model"},
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
@@ -66,23 +68,25 @@ MAY_IMPORT = {
         *("architecture", "averages", "codegen", "custom", "dequantize", "errors", "formats"),
         *("identify", "lora", "manifest", "model", "readers", "restore", "ties", "transpose"),
         # A module's folder is one safetensors file with its source beside it.
-        *("unnamed", "verification", "writers"),
+        *("running", "unnamed", "verification", "writers"),
     },
     "cli": {"api", "errors", "formats", "version"},
 }
 # At the top of a module, these may import NumPy; everything else is imported inside functions.
 NUMPY = {
     *("dequantize", "layout", "lora", "tiles", "model", "testing", "transpose", "verification"),
-    *("readers", "writers"),
+    *("readers", "running", "writers"),
 }
 ONLY_IN = {
-    "h5py": {"readers"},
+    # Where a Keras file says its architecture is asked before Keras opens it.
+    "h5py": {"readers", "running"},
+    "tensorflow": {"running"},
     "ml_dtypes": {"dequantize", "model", "readers"},
     "blake3": {"manifest"},
     "onnx": {"readers", "writers"},
     "pyarrow": {"readers", "writers"},
     "safetensors": {"readers", "writers"},
-    "torch": {"readers", "testing", "torch", "writers"},
+    "torch": {"readers", "running", "testing", "torch", "writers"},
 }
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kerasport.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from kerasport.api import convert, plan, read, verify, write, write_module
+    from kerasport.api import convert, plan, read, verify, verify_run, write, write_module
     from kerasport.errors import KerasportError
     from kerasport.layout import Layout, relayout
     from kerasport.model import Layer, Note, Report, Snapshot, StateDict, Tensor
@@ -33,12 +33,13 @@ __all__ = [
     "read",
     "relayout",
     "verify",
+    "verify_run",
     "write",
     "write_module",
 ]
 
 _HOMES = {
-    "api": ("convert", "plan", "read", "verify", "write", "write_module"),
+    "api": ("convert", "plan", "read", "verify", "verify_run", "write", "write_module"),
     "errors": ("KerasportError",),
     "layout": ("Layout", "relayout"),
     "model": ("Layer", "Note", "Report", "Snapshot", "StateDict", "Tensor"),

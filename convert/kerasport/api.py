@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,9 @@ from kerasport.averages import averaged
 from kerasport.custom import LayerTable, installed, loaded
 from kerasport.dequantize import dequantized
 from kerasport.errors import (
+    KerasportError,
     MalformedError,
+    MissingExtraError,
     UnknownFormatError,
     UnsupportedError,
     UsageError,
@@ -46,10 +49,21 @@ from kerasport.model import (
     dtype_named,
 )
 from kerasport.restore import restored
+from kerasport.running.comparison import TOLERANCE, RunReport
 from kerasport.unnamed import in_order
 from kerasport.writers import safetensors
 
-__all__ = ["convert", "plan", "read", "select", "tie", "verify", "write", "write_module"]
+__all__ = [
+    "convert",
+    "plan",
+    "read",
+    "select",
+    "tie",
+    "verify",
+    "verify_run",
+    "write",
+    "write_module",
+]
 
 plan = transpose.plan
 
@@ -392,6 +406,111 @@ def verify(
     except MalformedError as error:
         # What kerasport wrote was whole: a file that is broken now does not hold its source.
         raise VerificationError(f"{path} does not hold {snapshot.source.file}: {error}") from error
+
+
+def verify_run(
+    folder: str | PathLike[str],
+    *,
+    against: str | PathLike[str] | Snapshot | object,
+    layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
+    inputs: str | PathLike[str] | Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> RunReport:
+    """Run a module beside the Keras model that it was made from, and compare every layer.
+
+    This runs `model.py`: do it with a file that you trust.
+
+    Args:
+        folder: what `write_module` wrote.
+        against: the model: a path, a live model or a snapshot. Keras opens the file, and never one
+            that holds code.
+        layers: descriptions of classes that are not Keras's, as for `write_module`.
+        inputs: arrays by the name of the input, in Keras's order of axes, or a `.npz` file of them;
+            random ones where None.
+        dtype: `f32` or `f64`, what both compute in: in `f64` a bug stays, and rounding goes.
+        tolerance: the largest deviation allowed, absolute or relative to the scale of the layer.
+        seed: of the random inputs.
+
+    Returns:
+        The table of all layers.
+
+    Raises:
+        MissingExtraError: PyTorch or Keras is not installed.
+        UnsupportedError: Keras does not open the model, or the module has stubs.
+        UsageError: the inputs do not fit the model.
+        VerificationError: with the report, where a layer leaves the tolerance.
+    """
+    place = _path(folder)
+    _refuse_running(place, dtype=dtype, tolerance=tolerance, inputs=inputs)
+    from kerasport.codegen.module import module
+    from kerasport.running.beside import compared
+
+    snapshot = against if isinstance(against, Snapshot) else read(against, layers=layers)
+    done = {note["kind"] for note in _manifest(place).get("notes", ())}
+    snapshot = _as_converted(snapshot, done)
+    own = snippets(snapshot, layers)
+    made = [
+        module(snapshot, flatten=flatten, unknown="keep", snippets=own)
+        for flatten in ("reorder", "keep")
+    ]
+    live = None if isinstance(against, str | PathLike | Snapshot) else against
+    return _within(
+        compared(
+            place,
+            made,
+            snapshot,
+            live=live,
+            inputs=_path(inputs) if isinstance(inputs, str | PathLike) else inputs,
+            dtype=dtype,
+            tolerance=tolerance,
+            seed=seed,
+        )
+    )
+
+
+def _refuse_running(folder: Path, *, dtype: str | None, tolerance: float, inputs: Any) -> None:
+    """Refuse what cannot be run, before anything is opened."""
+    if not (folder / MODULE_SOURCE).is_file():
+        raise UsageError(
+            f"{folder}: expected a folder with {MODULE_SOURCE}, as kerasport convert --module "
+            "writes it, found none"
+        )
+    if dtype not in (None, "f32", "f64"):
+        raise UsageError(f"dtype {dtype!r}: expected f32 or f64, in which both can be run")
+    if not tolerance >= 0:
+        raise UsageError(f"expected a tolerance of at least 0, found {tolerance}")
+    if isinstance(inputs, str | PathLike) and not _path(inputs).is_file():
+        raise UsageError(f"{_path(inputs)}: expected a readable .npz file, found none")
+    if find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", "running a PyTorch module")
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a module's weights; nothing where it has lost it."""
+    try:
+        path = folder / MODULE_WEIGHTS
+        found: StateDict = formats.reader(formats.named("safetensors"))(path)
+    except KerasportError:
+        return {}
+    return found.manifest
+
+
+def _within(report: RunReport) -> RunReport:
+    """The report, if all layers are within the tolerance."""
+    first = report.first
+    if first is None:
+        return report
+    what = f"{first.path} ({first.class_name})" if first.class_name else first.path
+    error = VerificationError(
+        f"{report.target} does not compute what {report.source} does: the first to leave the "
+        f"tolerance of {report.tolerance:g} is {what}"
+        + (f": {first.note}" if first.note else f", by {first.absolute:.1e}")
+        + ("" if report.dtype == "f64" else ". With --dtype f64 rounding goes, and a bug stays")
+    )
+    error.report = report
+    raise error
 
 
 def _as_converted(snapshot: Snapshot, done: Collection[str]) -> Snapshot:

@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kerasport.errors import KerasportError, UnsupportedError, UsageError
+from kerasport.errors import (
+    KerasportError,
+    UnsupportedError,
+    UsageError,
+    VerificationError,
+)
 from kerasport.version import VERSION
 
 __all__ = ["main"]
@@ -128,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--against", metavar="SRC", type=_file, required=True, help="the model that it came from"
     )
+    _running(verify)
     _reading(verify)
 
     _verb(verbs, "formats", _formats, "list what can be read and written")
@@ -143,6 +149,29 @@ def _verb(
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running a module")
+    group.add_argument(
+        "--run",
+        dest="running",
+        action="store_true",
+        help="run DST/model.py, which you should trust, beside Keras, and compare every layer",
+    )
+    group.add_argument(
+        "--inputs", metavar="FILE", type=_file, help="a .npz file of inputs; random ones otherwise"
+    )
+    group.add_argument(
+        "--dtype", help="what both compute in: f32, or f64, in which a bug stays and rounding goes"
+    )
+    group.add_argument(
+        "--tolerance",
+        metavar="NUMBER",
+        type=float,
+        help="the largest deviation, absolute or relative to a layer's scale: 1e-5",
+    )
+    group.add_argument("--seed", metavar="NUMBER", type=int, help="of the random inputs: 0")
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:
@@ -314,7 +343,60 @@ def _convert(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from kerasport import api
 
+    if options.running:
+        _verify_run(options)
+        return
+    for name in ("inputs", "dtype", "tolerance", "seed"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name}: makes sense where a module is run: add --run")
     _report(api.verify(options.target, against=_snapshot(options.against, options)), options)
+
+
+def _verify_run(options: argparse.Namespace) -> None:
+    from kerasport import api
+
+    # What TensorFlow says at its start is not to the point, and a GPU rounds to ten bits.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    wishes = {"tolerance": options.tolerance, "seed": options.seed}
+    try:
+        report = api.verify_run(
+            options.target,
+            against=_snapshot(options.against, options),
+            layers=options.layers,
+            inputs=options.inputs,
+            dtype=options.dtype,
+            **{name: value for name, value in wishes.items() if value is not None},
+        )
+    except VerificationError as error:
+        if error.report is not None:
+            _run_report(error.report, options)
+        raise
+    _run_report(report, options)
+
+
+def _run_report(report: Any, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json(report.to_json())
+        return
+    _say(f"{report.source} = {report.target}  run beside {report.by} in {report.dtype}")
+    seed = "given" if report.seed is None else f"random, seed {report.seed}"
+    inputs = ", ".join(f"{name} {_shape(shape)}" for name, shape in report.inputs.items())
+    _say(f"  inputs: {inputs} ({seed})")
+    rows = [("layer", "class", "gives", "absolute", "relative", "")]
+    for row in (*report.layers, *report.outputs):
+        mark = "" if row.within else row.note or "leaves the tolerance"
+        numbers = f"{row.absolute:.1e}", f"{row.relative:.1e}"
+        rows.append((row.path, row.class_name, _shape(row.shape), *numbers, mark))
+    _print_table(rows)
+    for note in report.notes:
+        _say(f"note: {note}")
+    if report.first is None:
+        _say(f"all within {report.tolerance:g}, absolute or relative to the layer's scale")
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return f"[{','.join(map(str, sizes))}]"
 
 
 def _plan(options: argparse.Namespace) -> None:

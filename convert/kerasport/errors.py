@@ -94,9 +94,14 @@ class AmbiguousKindError(UnsupportedError):
 
 
 class VerificationError(KerasportError):
-    """The target, read back, does not hold the source's values bit for bit."""
+    """The target does not hold the source's values bit for bit, or computes something else.
+
+    `report` holds the table of a module that was run.
+    """
 
     exit_code: ClassVar[int] = 6
+
+    report: Any = None
 
 
 class MissingExtraError(KerasportError, ImportError):

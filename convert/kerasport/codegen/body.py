@@ -29,7 +29,7 @@ from kerasport.names import identifier
 from kerasport.options import Options, options
 from kerasport.shapes import Call, Shape
 
-__all__ = ["Body", "Case", "File", "OrderError"]
+__all__ = ["Body", "Case", "File", "OrderError", "Tap"]
 
 JSON = Any
 Variable = re.compile(r"[A-Za-z_]\w*")
@@ -47,6 +47,37 @@ class OrderError(Exception):
     """Features are not in the order that a layer's weights were put in; see `module.source`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where in a forward pass a variable holds what a layer gives, so that it can be compared.
+
+    Attributes:
+        owner: the class whose `forward` it is.
+        statements: how many statements of it are done by then.
+        variable: the variable.
+        layer: the layer's name in its model.
+        call: the number of the call of it.
+        tensor: the number of the output.
+        class_name: the layer's class in Keras.
+        order: which of Keras's axes each dimension is; empty where all are where Keras has them.
+        features: the two sentences of the last axis, where the module has that in another order.
+        inner: the class of the model that the layer is, or empty.
+        steps: whether that model is called for all steps of a sequence at once.
+    """
+
+    owner: str
+    statements: int
+    variable: str
+    layer: str
+    call: int
+    tensor: int
+    class_name: str
+    order: tuple[int, ...] = ()
+    features: Order | None = None
+    inner: str = ""
+    steps: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class File:
     """What all classes of one file share.
@@ -62,6 +93,8 @@ class File:
         classes: the classes written so far.
         taken: the names of classes and functions.
         notes: what the module does not do.
+        models: the classes by the path of the model.
+        taps: where the layers' outputs are.
     """
 
     layers: Mapping[str, Layer]
@@ -75,6 +108,7 @@ class File:
     taken: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     models: dict[str, Body] = field(default_factory=dict)
+    taps: list[Tap] = field(default_factory=list)
 
     def holds(self, path: str) -> bool:
         """Whether the state dict has tensors of this layer, or of layers of this model."""
@@ -235,6 +269,7 @@ class Body:
         self.name = name
         self.init: dict[str, list[str]] = {node.name: [] for node in graph.nodes}
         self.forward: list[str] = []
+        self.taps: list[Tap] = []
         self.attributes: dict[str, str] = {}
         self.own: set[str] = set()
         self.borrowed: dict[str, str] = {}
@@ -282,8 +317,19 @@ class Body:
         for line in lines(f"return {shown[0] if len(shown) == 1 else ', '.join(shown)}", 8):
             self.forward.append(line)
         self.outputs = tuple(results)
-        self.forward = list(_without_unused(self.forward))
+        self.forward = list(self.tapped(_without_unused(self.forward)))
         self.file.classes.append("\n".join(self.text(len(shown))))
+
+    def tapped(self, forward: Sequence[str]) -> Iterator[str]:
+        """The lines of a forward pass without the marks, each of which is a tap at its place."""
+        statements = 0
+        for line in forward:
+            if line.startswith(_MARK):
+                tap = self.taps[int(line.removeprefix(_MARK))]
+                self.file.taps.append(replace(tap, statements=statements))
+                continue
+            statements += _STATEMENT.match(line) is not None
+            yield line
 
     def entered(self, given: Sequence[Value]) -> Iterator[Value]:
         """The inputs as arguments of `forward`, those that have masks with another one behind."""
@@ -422,8 +468,27 @@ class Body:
                 if not Variable.fullmatch(text):
                     text = self.assigned(text)
                 self.holders.setdefault(text, set()).add(ref)
+                self.tap(node, ref, replace(value, text=text))
             kept.append(replace(value, text=text))
         self.values[node.name, number] = tuple(kept)
+
+    def tap(self, node: Node, ref: Ref, value: Value) -> None:
+        """Mark the place at which a variable holds what a layer gives."""
+        model = None if node.graph is None else self.file.models[self.home(self.prefix + node.name)]
+        self.forward.append(f"{_MARK}{len(self.taps)}")
+        self.taps.append(
+            Tap(
+                self.name,
+                0,
+                value.text,
+                *ref,
+                node.class_name,
+                value.order,
+                None if value.features is None else order_of(value.features),
+                "" if model is None else model.name,
+                node.wrapped > 0,
+            )
+        )
 
     def single(self, node: Node, given: Given, *, number: int, path: str) -> tuple[Value, ...]:
         """A layer that is no model."""
@@ -767,6 +832,8 @@ def held(tensors: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     yield ""
 
 
+_MARK: Final = "#"
+_STATEMENT: Final = re.compile(r" {8}[^\s)\]}]")
 _MASK: Final = re.compile(r" {8}(mask(?:_\d+)?)(?:: Tensor)? = ")
 
 

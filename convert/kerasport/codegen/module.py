@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from kerasport.architecture import Graph, parse
-from kerasport.codegen.body import TAKEN, Body, File, OrderError
+from kerasport.architecture import Graph, Ref, parse
+from kerasport.codegen.body import TAKEN, Body, File, OrderError, Tap
 from kerasport.codegen.parts import PARTS, used
 from kerasport.codegen.text import lines, prose
 from kerasport.codegen.values import Value
@@ -44,6 +44,11 @@ class Module:
             are where Keras has them.
         outputs: the same for each output.
         double: whether the model computes in float64.
+        arguments: the names of the inputs in the module.
+        given: the names of the inputs in Keras; empty where the file does not name them.
+        results: which tensors the outputs are: the name of the layer, the number of the call, and
+            of the tensor.
+        taps: where the layers' outputs are.
     """
 
     source: str
@@ -53,6 +58,10 @@ class Module:
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
     double: bool = False
+    arguments: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    results: tuple[Ref, ...] = ()
+    taps: tuple[Tap, ...] = ()
 
 
 def source(
@@ -167,6 +176,10 @@ def _module(
         tuple(value.order for value in body.given),
         tuple(value.order for value in body.outputs),
         double,
+        tuple(body.arguments),
+        tuple(ref.layer for ref in graph.inputs),
+        graph.outputs,
+        tuple(file.taps),
     )
 
 
