@@ -383,7 +383,7 @@ REFUSALS: list[tuple[Sequence[str], int, str]] = [
     (("convert", WEIGHTS, "x.pt", *TORCH), 5, "say which with --kind 'norm=LayerNormalization'"),
     (("plan", CNN), 2, "the following arguments are required: --to"),
     (("plan", "cut.h5", *TORCH), 4, "expected a sound HDF5 file"),
-    (("verify", "x.pt"), 2, "the following arguments are required: --against"),
+    (("verify", "x.pt"), 2, "expected --against SRC, the model that it came from; or --run"),
     (("verify", "x.pt", "--against", CNN), 2, "x.pt: expected a readable file"),
     (("verify", CNN, "--against", CNN), 2, "expected a file that kerasport wrote, found Keras 3"),
 ]

@@ -80,7 +80,9 @@ NUMPY = {
 ONLY_IN = {
     # Where a Keras file says its architecture is asked before Keras opens it.
     "h5py": {"readers", "running"},
+    # Whoever has computed what a module should give: Keras opened by name, ports run.
     "tensorflow": {"running"},
+    "onnxruntime": {"running"},
     "ml_dtypes": {"dequantize", "model", "readers"},
     "blake3": {"manifest"},
     "onnx": {"readers", "writers"},

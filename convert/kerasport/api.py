@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kerasport import formats, ties, transpose, verification
 from kerasport.architecture import json_config
@@ -40,6 +40,7 @@ from kerasport.model import (
     VERBATIM,
     Layer,
     Named,
+    Note,
     Omission,
     Report,
     Snapshot,
@@ -52,6 +53,10 @@ from kerasport.restore import restored
 from kerasport.running.comparison import TOLERANCE, RunReport
 from kerasport.unnamed import in_order
 from kerasport.writers import safetensors
+
+if TYPE_CHECKING:
+    from kerasport.codegen.module import Module
+    from kerasport.running.vectors import Vectors
 
 __all__ = [
     "convert",
@@ -70,6 +75,7 @@ plan = transpose.plan
 # What the folder of a module holds.
 MODULE_SOURCE: Final = "model.py"
 MODULE_WEIGHTS: Final = "model.safetensors"
+MODULE_VECTORS: Final = "vectors.npz"
 MODULE_DTYPES: Final = ("f64", "f32", "f16", "bf16")
 MADE_BY: Final = "made by kerasport from"
 
@@ -297,13 +303,15 @@ def write_module(
     flatten: str = "reorder",
     unknown: str = "error",
     dtype: str | None = None,
+    vectors: bool | str | PathLike[str] = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Write a PyTorch module that computes what the model does, and its weights beside it.
 
     The folder then holds `model.py`, whose `load()` gives the module with its weights, and
-    `model.safetensors` with the manifest. Both appear together, or nothing changes; other files in
-    the folder stay.
+    `model.safetensors` with the manifest, and `vectors.npz` where that is asked for. They appear
+    together, or nothing changes; other files in the folder stay, except vectors of an earlier
+    module.
 
     Args:
         source: a path, a live model, or a snapshot.
@@ -313,6 +321,10 @@ def write_module(
         flatten: `reorder` or `keep`, see `plan`.
         unknown: `error` or `keep`: layers of no known kind become stubs that hold their weights.
         dtype: cast floating-point tensors to this dtype; the module computes in f32, or in f64.
+        vectors: store inputs and outputs to prove the module with where there is no Keras: made by
+            Keras where True, or by a port of the model (`.onnx`, `.tflite`), or those in a file
+            `.npz`: arrays `inputs` and `outputs`, or `inputs.NAME` and `outputs.NUMBER`, in Keras's
+            order of axes.
         progress: is told how many bytes are done, and of how many.
 
     Returns:
@@ -342,20 +354,50 @@ def write_module(
     except UnsupportedError as error:
         error.report = made.plan.report(made.plan.apply(dtype=dtype), name)
         raise
-    state = made.plan.apply(dtype=dtype)
+    beside = {MODULE_SOURCE: made.source.encode()}
+    stale: list[str] = []
+    steps = made.plan
+    if vectors:
+        live = None if isinstance(source, str | PathLike | Snapshot) else source
+        stored = _vectors(vectors, made, snapshot, live)
+        beside = {MODULE_VECTORS: stored.packed(), **beside}
+        steps = replace(steps, notes=(*steps.notes, Note("module", MODULE_VECTORS, str(stored))))
+    elif _has_vectors(place):
+        stale.append(MODULE_VECTORS)
+    state = steps.apply(dtype=dtype)
     with _source_hash(snapshot.source) as source_hash:
         state = replace(state, source_hash=source_hash)
         shown = state if progress is None else _watched(state, progress)
-        beside = {MODULE_SOURCE: made.source.encode()}
         try:
-            safetensors.write(shown, weights, beside=beside)
+            safetensors.write(shown, weights, beside=beside, stale=stale)
         except OSError as error:
             if error.filename is None or Path(error.filename).parent not in (place, place.parent):
                 raise
             raise UsageError(
                 f"{place}: expected a place that can be written, found: {error.strerror}"
             ) from None
-    return made.plan.report(state, name)
+    return steps.report(state, name)
+
+
+def _vectors(
+    wanted: bool | str | PathLike[str], made: Module, snapshot: Snapshot, live: Any
+) -> Vectors:
+    """Inputs and outputs to store with a module."""
+    from kerasport.running import vectors
+
+    if isinstance(wanted, str | PathLike):
+        return vectors.by_others(made, snapshot, _path(wanted))
+    return vectors.by_keras(made, snapshot, live=live)
+
+
+def _has_vectors(folder: Path) -> bool:
+    """Whether a folder has vectors of ours, which belong to the module that was there."""
+    path = folder / MODULE_VECTORS
+    if not path.is_file():
+        return False
+    from kerasport.running.vectors import is_ours
+
+    return is_ours(path)
 
 
 def snippets(
@@ -411,7 +453,7 @@ def verify(
 def verify_run(
     folder: str | PathLike[str],
     *,
-    against: str | PathLike[str] | Snapshot | object,
+    against: str | PathLike[str] | Snapshot | object | None = None,
     layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
     inputs: str | PathLike[str] | Mapping[str, Any] | None = None,
     dtype: str | None = None,
@@ -420,12 +462,15 @@ def verify_run(
 ) -> RunReport:
     """Run a module beside the Keras model that it was made from, and compare every layer.
 
+    Without the model, the module is run on the inputs and outputs that were stored with it, which
+    takes no Keras.
+
     This runs `model.py`: do it with a file that you trust.
 
     Args:
         folder: what `write_module` wrote.
         against: the model: a path, a live model or a snapshot. Keras opens the file, and never one
-            that holds code.
+            that holds code. None to take the stored vectors.
         layers: descriptions of classes that are not Keras's, as for `write_module`.
         inputs: arrays by the name of the input, in Keras's order of axes, or a `.npz` file of them;
             random ones where None.
@@ -434,7 +479,7 @@ def verify_run(
         seed: of the random inputs.
 
     Returns:
-        The table of all layers.
+        The table of all layers; of the outputs alone, where there is no model.
 
     Raises:
         MissingExtraError: PyTorch or Keras is not installed.
@@ -444,6 +489,14 @@ def verify_run(
     """
     place = _path(folder)
     _refuse_running(place, dtype=dtype, tolerance=tolerance, inputs=inputs)
+    if against is None:
+        from kerasport.running import vectors
+
+        if inputs is not None:
+            raise UsageError(
+                "inputs of your own are for the model too: say where it is, as --against SRC"
+            )
+        return _within(vectors.ran(place, dtype=dtype, tolerance=tolerance))
     from kerasport.codegen.module import module
     from kerasport.running.beside import compared
 

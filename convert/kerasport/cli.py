@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write DST as a folder: the source of a PyTorch module that runs, and its weights",
     )
+    convert.add_argument(
+        "--vectors",
+        metavar="FILE",
+        nargs="?",
+        const=True,
+        help="store inputs and outputs with the module, to prove it without Keras: made by Keras, "
+        "or by a port of the model (.onnx, .tflite), or taken from a .npz file",
+    )
     _reading(convert)
     _planning(convert)
     convert.add_argument("--format", help="the target's format, where its suffix does not say")
@@ -130,9 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = _verb(verbs, "verify", _verify, "prove that a target holds its source, bit for bit")
     verify.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
-    verify.add_argument(
-        "--against", metavar="SRC", type=_file, required=True, help="the model that it came from"
-    )
+    verify.add_argument("--against", metavar="SRC", type=_file, help="the model that it came from")
     _running(verify)
     _reading(verify)
 
@@ -292,6 +298,8 @@ def _convert_module(options: argparse.Namespace) -> None:
     from kerasport import api
 
     _refuse_beside_module(options)
+    if options.vectors:
+        _quiet()
     _report(
         api.write_module(
             _snapshot(options.source, options),
@@ -300,6 +308,7 @@ def _convert_module(options: argparse.Namespace) -> None:
             flatten=options.flatten,
             unknown=options.unknown,
             dtype=options.dtype,
+            vectors=options.vectors or False,
             progress=_Progress() if sys.stderr.isatty() else None,
         ),
         options,
@@ -317,6 +326,8 @@ def _convert(options: argparse.Namespace) -> None:
                 _report(error.report, options)
             raise
         return
+    if options.vectors:
+        raise UsageError("--vectors: are stored with a module: add --module")
     formats.for_target(Path(options.target), options.format)
     snapshot = _snapshot(options.source, options)
     try:
@@ -349,20 +360,25 @@ def _verify(options: argparse.Namespace) -> None:
     for name in ("inputs", "dtype", "tolerance", "seed"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name}: makes sense where a module is run: add --run")
+    if options.against is None:
+        raise UsageError(
+            "expected --against SRC, the model that it came from; or --run, where a module was "
+            "written with --vectors"
+        )
     _report(api.verify(options.target, against=_snapshot(options.against, options)), options)
 
 
 def _verify_run(options: argparse.Namespace) -> None:
     from kerasport import api
 
-    # What TensorFlow says at its start is not to the point, and a GPU rounds to ten bits.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    _quiet()
+    if options.against is None and options.seed is not None:
+        raise UsageError("--seed: stored inputs are not random: leave it out, or add --against SRC")
     wishes = {"tolerance": options.tolerance, "seed": options.seed}
     try:
         report = api.verify_run(
             options.target,
-            against=_snapshot(options.against, options),
+            against=None if options.against is None else _snapshot(options.against, options),
             layers=options.layers,
             inputs=options.inputs,
             dtype=options.dtype,
@@ -373,6 +389,12 @@ def _verify_run(options: argparse.Namespace) -> None:
             _run_report(error.report, options)
         raise
     _run_report(report, options)
+
+
+def _quiet() -> None:
+    """What TensorFlow says at its start is not to the point, and a GPU rounds to ten bits."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 def _run_report(report: Any, options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from kerasport.running.oracle import Key, Oracle
 from kerasport.running.python import Python, fits, read
 from kerasport.running.samples import Input
 
-__all__ = ["asked", "compared"]
+__all__ = ["asked", "compared", "drawings", "expected"]
 
 OTHER: Final = "It is not as kerasport writes it for {file}: rewritten, or made from another model"
 
@@ -108,7 +108,19 @@ def compared(
                     tolerance=tolerance,
                 )
             )
-    outputs = list(_outputs(about, results, records, takes, arrays, tolerance))
+    passed = {one.name: array for one, array in zip(takes, arrays, strict=True)}
+    outputs = [
+        row(
+            "output" if len(results) == 1 else f"output {number + 1}",
+            about.results[number].layer,
+            found=in_kerases_order(result, order=about.outputs[number]),
+            wanted=wanted,
+            tolerance=tolerance,
+        )
+        for number, (result, wanted) in enumerate(
+            zip(results, expected(about, records, passed), strict=True)
+        )
+    ]
     silent = len({tap.layer for tap in about.taps if tap.class_name != "InputLayer"})
     if written and silent and not layers:
         notes.append("no layer of the module has the name of one of the model's")
@@ -153,16 +165,27 @@ def asked(
             {name: np.asarray(array) for name, array in held.items()}, takes, where=where
         )
         return takes, arrays, _ran(model, arrays)
-    known = _known(snapshot, takes)
     refused: KerasportError | None = None
-    for steps, image in samples.sizes(takes):
-        arrays = samples.drawn(takes, known, seed=seed, steps=steps, image=image)
+    for arrays in drawings(snapshot, takes, seed=seed):
         try:
             return takes, arrays, _ran(model, arrays)
         except UnsupportedError as error:  # mostly too small for its strides
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+def drawings(snapshot: Snapshot, takes: Sequence[Input], *, seed: int) -> Iterator[list[Array]]:
+    """Random inputs that make sense for a model, from small to large where sizes are open.
+
+    Args:
+        snapshot: the model.
+        takes: what it takes.
+        seed: of the random numbers.
+    """
+    known = _known(snapshot, takes)
+    for steps, image in samples.sizes(takes):
+        yield samples.drawn(takes, known, seed=seed, steps=steps, image=image)
 
 
 def _ran(model: Oracle, arrays: Sequence[Array]) -> dict[Key, list[Array]]:
@@ -205,28 +228,30 @@ def _in_module(about: Module, takes: Sequence[Input], arrays: Sequence[Array]) -
     return list(arrays)
 
 
-def _outputs(
-    about: Module,
-    results: Sequence[Array],
-    records: Mapping[Key, Sequence[Array]],
-    takes: Sequence[Input],
-    arrays: Sequence[Array],
-    tolerance: float,
-) -> list[Row]:
-    """What the model gives, compared."""
-    passed = {one.name: array for one, array in zip(takes, arrays, strict=True)}
-    rows: list[Row] = []
-    for number, (ref, result) in enumerate(zip(about.results, results, strict=True)):
+def expected(
+    about: Module, records: Mapping[Key, Sequence[Array]], passed: Mapping[str, Array]
+) -> list[Array]:
+    """What the model gives, in the order of the module's outputs and Keras's order of axes.
+
+    Args:
+        about: the module.
+        records: what each layer gave.
+        passed: the inputs by name, one of which may be an output.
+
+    Raises:
+        UnsupportedError: an output is of a layer that was not heard.
+    """
+    found: list[Array] = []
+    for ref in about.results:
         held = records.get(((ref.layer, ref.call),), ())
         wanted = held[ref.tensor] if ref.tensor < len(held) else passed.get(ref.layer)
-        if wanted is not None:
-            name = "output" if len(results) == 1 else f"output {number + 1}"
-            order = about.outputs[number] if number < len(about.outputs) else ()
-            found = in_kerases_order(result, order=order)
-            rows.append(row(name, ref.layer, found=found, wanted=wanted, tolerance=tolerance))
-    if len(rows) < len(results):
-        raise UnsupportedError("Keras names the layers otherwise: its outputs cannot be told apart")
-    return rows
+        if wanted is None:
+            raise UnsupportedError(
+                f"{ref.layer}: Keras gives this layer another name than the file: the outputs "
+                "cannot be told apart"
+            )
+        found.append(wanted)
+    return found
 
 
 def _path(key: Key, tensor: int, tensors: int) -> str:

@@ -18,7 +18,14 @@ from kerasport.errors import LayoutError
 from kerasport.flatten import Order
 from kerasport.layout import relayout
 
-__all__ = ["TOLERANCE", "Row", "RunReport", "in_kerases_order", "row"]
+__all__ = [
+    "TOLERANCE",
+    "Row",
+    "RunReport",
+    "in_kerases_order",
+    "in_modules_order",
+    "row",
+]
 
 Array = npt.NDArray[Any]
 JSON = Any

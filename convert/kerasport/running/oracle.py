@@ -17,7 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -30,7 +30,7 @@ from kerasport.errors import MissingExtraError, UnsupportedError
 from kerasport.model import Snapshot
 from kerasport.running.samples import Input
 
-__all__ = ["Key", "Oracle", "opened"]
+__all__ = ["Key", "Oracle", "hushed", "opened"]
 
 Array = npt.NDArray[Any]
 Key = tuple[tuple[str, int], ...]
@@ -184,7 +184,7 @@ def opened(snapshot: Snapshot, live: Any = None) -> Oracle:
         except Exception as error:  # Keras has no word of its own for a file that it cannot open
             errors.append((by, error))
     if not errors:
-        raise MissingExtraError("keras", "tensorflow", "running the model that was converted")
+        raise MissingExtraError("keras", "run", "running the model that was converted")
     said = [f"{by}: {_last_line(error)}" for by, error in errors]
     advice = (
         "" if importlib.util.find_spec("tf_keras") else "; pip install tf_keras opens old files"
@@ -265,27 +265,25 @@ def _imported(name: str) -> tuple[Any, str]:
             if importlib.util.find_spec(backend) is not None:
                 os.environ.setdefault("KERAS_BACKEND", backend)
                 break
-    with warnings.catch_warnings(), _hushed(name):
+    with warnings.catch_warnings(), nullcontext() if name in sys.modules else hushed():
         warnings.simplefilter("ignore")
         try:
             keras = importlib.import_module(name)
         except ImportError as error:
-            raise MissingExtraError(name, "tensorflow", "running the Keras model") from error
+            raise MissingExtraError(name, "run", "running the Keras model") from error
     by = f"{name} {keras.__version__}"
     return keras, f"{by} ({keras.backend.backend()})" if hasattr(keras, "ops") else by
 
 
 @contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Keep back what native code writes to stderr while a framework is loaded; it looks for a GPU.
+def hushed() -> Iterator[None]:
+    """Keep back what native code writes to stderr while a framework starts; it looks for a GPU.
 
-    Where loading fails, it is shown.
+    Where that fails, it is shown.
     """
     try:
-        saved = os.dup(2) if name not in sys.modules else None
+        saved = os.dup(2)
     except OSError:  # stderr is closed
-        saved = None
-    if saved is None:
         yield
         return
     with TemporaryFile() as said:
