@@ -232,6 +232,19 @@ def test_a_described_class_with_its_module_is_whole(monkeypatch: pytest.MonkeyPa
         assert deviation(found, np.asarray(one(x))) < 1e-5
 
 
+def test_the_description_in_the_readme_makes_a_module() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
+    layers = tomllib.loads("\n".join(block for block in blocks if "[GatedUnit." in block))
+    assert set(layers["GatedUnit"]) == {"keras", "torch", "hints", "module"}
+    i = keras.Input((3,))
+    model = keras.Model(i, GatedUnit(5)(i))
+    randomized(model)
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    made = kerasport.torch.load_module(model, layers=layers)
+    assert deviation(made(torch.from_numpy(x)).detach().numpy(), np.asarray(model(x))) < 1e-5
+
+
 def test_a_layer_of_keras_can_be_replaced() -> None:
     """Whoever has a faster one, or one for a layer that PyTorch lacks."""
     own = "class Mine(nn.Module):\n    def forward(self, x: Tensor) -> Tensor:\n        return -x\n"
