@@ -58,6 +58,10 @@ MAY_IMPORT = {
     "torch": {"api", "codegen", "errors", "model"},
     # What is run is what `codegen` wrote, and compared in Keras's order of axes and features.
     "running": {"architecture", "codegen", "errors", "flatten", "layout", "model"},
+    # The way back is the plan's moves, inverted, and what PyTorch adds up.
+    "backward": {
+        *("conventions", "errors", "layout", "model", "names", "tiles", "transpose"),
+    },
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
@@ -65,21 +69,21 @@ MAY_IMPORT = {
     "verification": {"errors", "layout", "manifest", "model", "ties", "tiles"},
     "formats": {"errors", "model"},
     "api": {
-        *("architecture", "averages", "codegen", "custom", "dequantize", "errors", "formats"),
-        *("identify", "lora", "manifest", "model", "readers", "restore", "ties", "transpose"),
+        *("architecture", "averages", "backward", "codegen", "conventions", "custom", "dequantize"),
+        *("errors", "formats", "identify", "lora", "manifest", "model", "readers", "restore"),
         # A module's folder is one safetensors file with its source beside it.
-        *("running", "unnamed", "verification", "writers"),
+        *("running", "ties", "transpose", "unnamed", "verification", "writers"),
     },
     "cli": {"api", "errors", "formats", "version"},
 }
 # At the top of a module, these may import NumPy; everything else is imported inside functions.
 NUMPY = {
-    *("dequantize", "layout", "lora", "tiles", "model", "testing", "transpose", "verification"),
-    *("readers", "running", "writers"),
+    *("backward", "dequantize", "layout", "lora", "tiles", "model", "testing", "transpose"),
+    *("verification", "readers", "running", "writers"),
 }
 ONLY_IN = {
     # Where a Keras file says its architecture is asked before Keras opens it.
-    "h5py": {"readers", "running"},
+    "h5py": {"readers", "running", "writers"},
     # Whoever has computed what a module should give: Keras opened by name, ports run.
     "tensorflow": {"running"},
     "onnxruntime": {"running"},

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 from kerasport import formats, ties, transpose, verification
 from kerasport.architecture import json_config
 from kerasport.averages import averaged
+from kerasport.backward import agreeing, backward
+from kerasport.conventions import NAMES
 from kerasport.custom import LayerTable, installed, loaded
 from kerasport.dequantize import dequantized
 from kerasport.errors import (
@@ -37,6 +39,7 @@ from kerasport.identify import completed, identify
 from kerasport.lora import merged
 from kerasport.manifest import hashed
 from kerasport.model import (
+    EXCLUDED,
     VERBATIM,
     Layer,
     Named,
@@ -71,6 +74,8 @@ __all__ = [
 ]
 
 plan = transpose.plan
+# The formats of which a copy can be given other weights.
+FILLED = ("keras", "keras-legacy", "keras-weights")
 
 # What the folder of a module holds.
 MODULE_SOURCE: Final = "model.py"
@@ -174,7 +179,7 @@ def select(
             if wanted and not _fits(layer.path, tensor.name, exclude):
                 kept[role] = tensor
             else:
-                omitted.append(Omission(tensor, "excluded on request"))
+                omitted.append(Omission(tensor, EXCLUDED))
         if kept:
             layers.append(replace(layer, weights=Named("role", kept)))
     if not layers:
@@ -251,8 +256,13 @@ def convert(
     dtype: str | None = None,
     max_shard_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    like: str | PathLike[str] | Snapshot | None = None,
+    sum_biases: bool = False,
 ) -> Report:
     """Read, plan and write in one call.
+
+    With `like` it is the way back: the target is a copy of that Keras file with the weights of a
+    state dict, such as one that was trained on in PyTorch.
 
     Args:
         source: a path, a live model, or a snapshot, which may have been selected from.
@@ -266,6 +276,8 @@ def convert(
         dtype: cast floating-point tensors to this dtype.
         max_shard_size: the size in bytes from which on the target is cut into shards.
         progress: is told how many bytes are done, and of how many.
+        like: the Keras file to fill: a path, or what `read` and `select` gave of one.
+        sum_biases: with `like`, add up the two biases that PyTorch adds, where Keras has one.
 
     Returns:
         The report: where every source tensor went.
@@ -276,6 +288,23 @@ def convert(
         UsageError: the target would overwrite the source, or cannot be written to.
     """
     path = _path(target)
+    if like is not None:
+        if to != "keras" or format or dtype or max_shard_size:
+            raise UsageError(
+                "like: fills a Keras file as it is: expected to='keras', and no format, dtype or "
+                "max_shard_size"
+            )
+        if not isinstance(source, str | PathLike):
+            raise UsageError("like: expected the file of a state dict as the source")
+        return _filled(
+            _path(source),
+            path,
+            like=like if isinstance(like, Snapshot) else read(like),
+            strict=strict,
+            unknown=unknown,
+            flatten=flatten,
+            sum_biases=sum_biases,
+        )
     formats.for_target(path, format)
     snapshot = source if isinstance(source, Snapshot) else read(source)
     _refuse_place(path)
@@ -412,6 +441,83 @@ def snippets(
     """
     table = installed() if layers is None else installed() | loaded(layers)
     return (LayerTable(snapshot.custom) | table).modules()
+
+
+def _filled(
+    source: Path,
+    target: Path,
+    *,
+    like: Snapshot,
+    strict: bool,
+    unknown: str,
+    flatten: str,
+    sum_biases: bool,
+) -> Report:
+    """A copy of a Keras file that holds a state dict's values."""
+    from kerasport.writers import keras_file
+
+    file = like.source.path
+    if file is None or like.source.format not in FILLED:
+        raise UnsupportedError(
+            f"{like.source.file}: expected a .keras, .weights.h5 or .h5 file to fill, found "
+            f"{like.source.format}. Save the model with Keras as one of those"
+        )
+    if {note.kind for note in like.notes} & {"dequantized", "merged"}:
+        raise UsageError(
+            f"{like.source.file}: its weights can be filled as they are stored only: leave out "
+            "--dequantize and --merge-lora"
+        )
+    _refuse_place(target)
+    _refuse_own_source(target, source)
+    _refuse_own_source(target, file)
+    state = _state(source)
+    to = state.convention if state.convention in NAMES else "torch"
+    # A manifest says how images were flattened; whoever has none must say it.
+    ways = [flatten, *({"reorder", "keep"} - {flatten})] if state.manifest else [flatten]
+    steps = agreeing(
+        [
+            plan(like, to=to, flatten=way, strict=strict, unknown=unknown, module=module)
+            for way in ways
+            for module in ((False, True) if to == "torch" else (False,))
+        ],
+        state,
+    )
+    found = backward(
+        steps,
+        state,
+        like,
+        file=source.name,
+        strict=strict,
+        sum_biases=sum_biases,
+    )
+    try:
+        keras_file.write(found.tensors, target, like=file)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).parent != target.parent:
+            raise
+        raise UsageError(
+            f"{target}: expected a place that can be written, found: {error.strerror}"
+        ) from None
+    return Report(
+        "convert",
+        source.name,
+        target.name,
+        "keras",
+        found.placed,
+        len(found.tensors),
+        sum(tensor.size for tensor in found.tensors.values()),
+        sum(tensor.nbytes for tensor in found.tensors.values()),
+        found.notes,
+    )
+
+
+def _state(source: Path) -> StateDict:
+    """The tensors of a file: a state dict as it is, the weights of a model by Keras's names."""
+    row = formats.detected(source)
+    if row.writer:
+        state: StateDict = formats.reader(row)(source)
+        return state
+    return plan(read(source), to="keras").apply()
 
 
 def verify(

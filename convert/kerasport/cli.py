@@ -124,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_false",
         help="pass on as stored what the target cannot hold, instead of refusing",
     )
+    convert.add_argument(
+        "--like",
+        metavar="FILE",
+        type=_file,
+        help="the way back: SRC is a state dict, DST a copy of this Keras file with its values",
+    )
+    convert.add_argument(
+        "--sum-biases",
+        action="store_true",
+        help="with --like: add up the two biases of PyTorch's recurrent layers, rounded once",
+    )
 
     inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
     inspect.add_argument(
@@ -328,11 +339,14 @@ def _convert(options: argparse.Namespace) -> None:
         return
     if options.vectors:
         raise UsageError("--vectors: are stored with a module: add --module")
-    formats.for_target(Path(options.target), options.format)
-    snapshot = _snapshot(options.source, options)
+    if options.like is None:
+        if options.sum_biases:
+            raise UsageError("--sum-biases: expected --like, the Keras file to fill")
+        formats.for_target(Path(options.target), options.format)
+    snapshot = _snapshot(options.like or options.source, options)
     try:
         report = api.convert(
-            snapshot,
+            options.source if options.like else snapshot,
             options.target,
             to=options.to,
             strict=options.strict,
@@ -343,6 +357,8 @@ def _convert(options: argparse.Namespace) -> None:
             dtype=options.dtype,
             max_shard_size=options.max_shard_size,
             progress=_Progress() if sys.stderr.isatty() else None,
+            like=snapshot if options.like else None,
+            sum_biases=options.sum_biases,
         )
     except UnsupportedError as error:
         if options.json and error.report is not None:

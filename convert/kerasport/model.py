@@ -40,6 +40,8 @@ JSON = Any
 SLAB: Final = 8 << 20
 # The kind of tensors that are passed on as they are, under every convention.
 VERBATIM: Final = "verbatim"
+# Why a tensor is left out that somebody asked to leave out.
+EXCLUDED: Final = "excluded on request"
 
 _SHORT: Final[Mapping[str, str]] = {
     "bool": "bool",

@@ -17,6 +17,8 @@ SPATIAL = {1: "k", 2: "kh kw", 3: "kd kh kw"}
 GATES = {"LSTM": "[i f c o]", "GRU": "[r z h]", "SimpleRNN": ""}
 CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 BIAS = Slot("bias", "out")
+# Where PyTorch has two biases and adds them: this one is added to that one.
+ADDED = {"recurrent": "input"}
 AFFINE = ("gamma", "beta")
 
 
