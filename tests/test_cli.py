@@ -549,7 +549,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 def test_every_command_and_option_has_help() -> None:
     found = list(parsers(cli._parser()))
-    assert len(found) == 6
+    assert len(found) == 7
     for parser in found:
         assert parser.description
         assert [

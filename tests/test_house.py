@@ -62,6 +62,15 @@ MAY_IMPORT = {
     "backward": {
         *("conventions", "errors", "layout", "model", "names", "tiles", "transpose"),
     },
+    # A model as modules of PyTorch, how they go into a target, and what that is called.
+    "units": {
+        *("conventions", "custom", "errors", "flatten", "identify", "layout", "model"),
+        "transpose",
+    },
+    "matching": {"architecture", "errors", "layout", "model", "transpose", "units"},
+    "naming": {
+        *("errors", "flatten", "identify", "layout", "matching", "model", "transpose", "units"),
+    },
     "manifest": {"errors", "model", "version"},
     "readers": {"architecture", "errors", "kinds", "layout", "manifest", "model", "readers"},
     "writers": {"errors", "manifest", "model", "writers"},
@@ -70,16 +79,17 @@ MAY_IMPORT = {
     "formats": {"errors", "model"},
     "api": {
         *("architecture", "averages", "backward", "codegen", "conventions", "custom", "dequantize"),
-        *("errors", "formats", "identify", "lora", "manifest", "model", "readers", "restore"),
+        *("errors", "formats", "identify", "lora", "manifest", "matching", "model", "naming"),
         # A module's folder is one safetensors file with its source beside it.
-        *("running", "ties", "transpose", "unnamed", "verification", "writers"),
+        *("readers", "restore", "running", "ties", "torch", "transpose", "units", "unnamed"),
+        *("verification", "writers"),
     },
     "cli": {"api", "errors", "formats", "version"},
 }
 # At the top of a module, these may import NumPy; everything else is imported inside functions.
 NUMPY = {
-    *("backward", "dequantize", "layout", "lora", "tiles", "model", "testing", "transpose"),
-    *("verification", "readers", "running", "writers"),
+    *("backward", "dequantize", "layout", "lora", "matching", "model", "testing", "tiles"),
+    *("transpose", "verification", "readers", "running", "writers"),
 }
 ONLY_IN = {
     # Where a Keras file says its architecture is asked before Keras opens it.

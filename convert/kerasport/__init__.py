@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kerasport.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from kerasport.api import convert, plan, read, verify, verify_run, write, write_module
+    from kerasport.api import convert, match, plan, read, verify, verify_run, write, write_module
     from kerasport.errors import KerasportError
     from kerasport.layout import Layout, relayout
     from kerasport.model import Layer, Note, Report, Snapshot, StateDict, Tensor
@@ -29,6 +29,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "convert",
+    "match",
     "plan",
     "read",
     "relayout",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("convert", "plan", "read", "verify", "verify_run", "write", "write_module"),
+    "api": ("convert", "match", "plan", "read", "verify", "verify_run", "write", "write_module"),
     "errors": ("KerasportError",),
     "layout": ("Layout", "relayout"),
     "model": ("Layer", "Note", "Report", "Snapshot", "StateDict", "Tensor"),

@@ -19,7 +19,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kerasport import formats, ties, transpose, verification
+from kerasport import formats, matching, ties, transpose, verification
 from kerasport.architecture import json_config
 from kerasport.averages import averaged
 from kerasport.backward import agreeing, backward
@@ -38,6 +38,7 @@ from kerasport.errors import (
 from kerasport.identify import completed, identify
 from kerasport.lora import merged
 from kerasport.manifest import hashed
+from kerasport.matching import Wanted
 from kerasport.model import (
     EXCLUDED,
     VERBATIM,
@@ -50,10 +51,15 @@ from kerasport.model import (
     Source,
     StateDict,
     Tensor,
+    dtype_name,
     dtype_named,
 )
+from kerasport.naming import Naming, named, renamed
+from kerasport.naming import loaded as loaded_names
 from kerasport.restore import restored
 from kerasport.running.comparison import TOLERANCE, RunReport
+from kerasport.transpose import Plan
+from kerasport.units import groups
 from kerasport.unnamed import in_order
 from kerasport.writers import safetensors
 
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "convert",
+    "match",
     "plan",
     "read",
     "select",
@@ -258,6 +265,7 @@ def convert(
     progress: Callable[[int, int], None] | None = None,
     like: str | PathLike[str] | Snapshot | None = None,
     sum_biases: bool = False,
+    names: str | PathLike[str] | Mapping[str, Any] | Naming | None = None,
 ) -> Report:
     """Read, plan and write in one call.
 
@@ -278,6 +286,8 @@ def convert(
         progress: is told how many bytes are done, and of how many.
         like: the Keras file to fill: a path, or what `read` and `select` gave of one.
         sum_biases: with `like`, add up the two biases that PyTorch adds, where Keras has one.
+        names: what a PyTorch model calls and how it lays out its tensors: what `match` gave, or the
+            file of it.
 
     Returns:
         The report: where every source tensor went.
@@ -304,12 +314,18 @@ def convert(
             unknown=unknown,
             flatten=flatten,
             sum_biases=sum_biases,
+            names=None if names is None else loaded_names(names),
         )
     formats.for_target(path, format)
     snapshot = source if isinstance(source, Snapshot) else read(source)
     _refuse_place(path)
     _refuse_own_source(path, snapshot.source.path)
-    steps = plan(snapshot, to=to, flatten=flatten, strict=strict, unknown=unknown, tied=tied)
+    if names is None:
+        steps = plan(snapshot, to=to, flatten=flatten, strict=strict, unknown=unknown, tied=tied)
+    else:
+        if to != "torch":
+            raise UsageError(f"names: expected to='torch', whose names they are, found {to!r}")
+        steps, snapshot = _renamed(snapshot, loaded_names(names), flatten=flatten)
     if snapshot.source.format != "live":  # where it is known which variables are one
         steps = replace(steps, notes=(*steps.notes, *ties.equal_notes(snapshot)))
     try:
@@ -452,6 +468,7 @@ def _filled(
     unknown: str,
     flatten: str,
     sum_biases: bool,
+    names: Naming | None,
 ) -> Report:
     """A copy of a Keras file that holds a state dict's values."""
     from kerasport.writers import keras_file
@@ -471,19 +488,20 @@ def _filled(
     _refuse_own_source(target, source)
     _refuse_own_source(target, file)
     state = _state(source)
-    to = state.convention if state.convention in NAMES else "torch"
+    to = state.convention if state.convention in NAMES and names is None else "torch"
     # A manifest says how images were flattened; whoever has none must say it.
     ways = [flatten, *({"reorder", "keep"} - {flatten})] if state.manifest else [flatten]
-    steps = agreeing(
-        [
+    if names is not None:
+        plans = [_renamed(like, names, flatten=way)[0] for way in ways]
+        like = _renamed(like, names, flatten=flatten)[1]
+    else:
+        plans = [
             plan(like, to=to, flatten=way, strict=strict, unknown=unknown, module=module)
             for way in ways
             for module in ((False, True) if to == "torch" else (False,))
-        ],
-        state,
-    )
+        ]
     found = backward(
-        steps,
+        agreeing(plans, state),
         state,
         like,
         file=source.name,
@@ -509,6 +527,104 @@ def _filled(
         sum(tensor.nbytes for tensor in found.tensors.values()),
         found.notes,
     )
+
+
+def match(
+    source: str | PathLike[str] | Snapshot | object,
+    target: str | PathLike[str] | Iterable[Wanted],
+    *,
+    hints: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+) -> Naming:
+    """Which module of a PyTorch model is which layer of a Keras model.
+
+    Args:
+        source: a path, a live model or a snapshot, which may have been selected from.
+        target: a state dict's file; `package.module:factory`, which is imported and called; or the
+            tensors that are wanted, in the order of their making.
+        hints: patterns of layers and of the target's names that belong together.
+
+    Returns:
+        The names, for `convert(…, names=…)`; `str` gives the file of them.
+
+    Raises:
+        UnsupportedError: there is no way for all weights, or more than one.
+        UsageError: there is no such target, or a hint fits nothing.
+    """
+    snapshot = source if isinstance(source, Snapshot) else read(source)
+    wanted, ordered, name = _wanted(target)
+    pairs = tuple(hints.items() if isinstance(hints, Mapping) else hints)
+    found = matching.match(
+        snapshot, groups(snapshot), wanted, ordered=ordered, hints=pairs, name=name
+    )
+    return named(found, snapshot, title=f"{snapshot.source.file} as {name}")
+
+
+def settled(
+    snapshot: Snapshot, names: str | PathLike[str] | Mapping[str, Any] | Naming
+) -> Snapshot:
+    """The snapshot with the kinds that names give to layers whose file does not say them.
+
+    Args:
+        snapshot: what `read` gave.
+        names: what `match` gave, or the file of it.
+    """
+    fitting = {
+        pattern: kind
+        for pattern, kind in loaded_names(names).kinds.items()
+        if any(fnmatchcase(path, pattern) for path in snapshot)
+    }
+    return identify(snapshot, fitting) if fitting else snapshot
+
+
+def write_names(naming: Naming, path: str | PathLike[str]) -> None:
+    """Write names to a file, whole or not at all.
+
+    Args:
+        naming: what `match` gave.
+        path: the TOML file.
+    """
+    from kerasport.writers.staging import Staging
+
+    target = _path(path)
+    _refuse_place(target)
+    with Staging(target) as staging:
+        staging.open(target).write(str(naming).encode())
+        staging.publish()
+
+
+def _wanted(target: str | PathLike[str] | Iterable[Wanted]) -> tuple[list[Wanted], bool, str]:
+    """The target's tensors, whether in the order of their making, and what it is called."""
+    if not isinstance(target, str | PathLike):
+        return list(target), True, "the target"
+    path = _path(target)
+    if not path.exists() and re.fullmatch(r"[\w.]+:[\w.]+", str(target)):
+        from kerasport.torch import described
+
+        listed = described(str(target))
+        return [Wanted(*tensor) for tensor in listed], True, str(target)
+    row = formats.detected(path)
+    if row.name not in ("pytorch", "safetensors"):
+        raise UsageError(
+            f"{path}: expected a safetensors or .pt file, or package.module:factory, found "
+            f"{row.holds}"
+        )
+    state = formats.reader(row)(path)
+    # safetensors sorts by size and name; a pickled state dict stands as it was made.
+    return (
+        [
+            Wanted(n, t.shape, t.dtype.kind == "f" or dtype_name(t.dtype).startswith(("bf", "f8")))
+            for n, t in state.items()
+        ],
+        row.name == "pytorch",
+        path.name,
+    )
+
+
+def _renamed(snapshot: Snapshot, naming: Naming, *, flatten: str) -> tuple[Plan, Snapshot]:
+    """The plan under a target's names, and the model with the kinds that they give."""
+    snapshot = settled(snapshot, naming)
+    steps = plan(snapshot, to="torch", flatten=flatten, strict=False, unknown="keep")
+    return renamed(steps, snapshot, naming, flatten=flatten), snapshot
 
 
 def _state(source: Path) -> StateDict:

@@ -136,6 +136,29 @@ def _parser() -> argparse.ArgumentParser:
         help="with --like: add up the two biases of PyTorch's recurrent layers, rounded once",
     )
 
+    _naming(convert)
+
+    match = _verb(verbs, "match", _match, "find the names that a PyTorch model has for the layers")
+    match.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
+    match.add_argument(
+        "--into",
+        metavar="TARGET",
+        type=_file,
+        required=True,
+        help="a safetensors or .pt file, or package.module:factory, which is run",
+    )
+    match.add_argument(
+        "-o", dest="output", metavar="NAMES", type=_file, help="write the names to this TOML file"
+    )
+    match.add_argument(
+        "--hint",
+        metavar="LAYERS=NAMES",
+        action="append",
+        default=[],
+        help="patterns that belong together: 'encoder/*=bert.encoder.*'",
+    )
+    _reading(match)
+
     inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
     inspect.add_argument(
         "file", metavar="FILE", type=_file, help="a model, or anything that kerasport wrote"
@@ -151,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
     verify.add_argument("--against", metavar="SRC", type=_file, help="the model that it came from")
     _running(verify)
+    _naming(verify)
     _reading(verify)
 
     _verb(verbs, "formats", _formats, "list what can be read and written")
@@ -235,6 +259,15 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _naming(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        type=_file,
+        help="the names and layouts of a PyTorch model, as match found them",
+    )
+
+
 def _planning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, help="names and layouts of: keras, torch, onnx")
     parser.add_argument(
@@ -278,6 +311,8 @@ def _snapshot(source: str, options: argparse.Namespace) -> Any:
         dequantize=options.dequantize,
         merge_lora=options.merge_lora,
     )
+    if getattr(options, "names", None):
+        snapshot = api.settled(snapshot, options.names)
     if getattr(options, "tied", "") == "content":
         snapshot = api.tie(snapshot)
     return api.select(snapshot, include=options.include, exclude=options.exclude)
@@ -359,12 +394,36 @@ def _convert(options: argparse.Namespace) -> None:
             progress=_Progress() if sys.stderr.isatty() else None,
             like=snapshot if options.like else None,
             sum_biases=options.sum_biases,
+            names=options.names,
         )
     except UnsupportedError as error:
         if options.json and error.report is not None:
             _report(error.report, options)
         raise
     _report(report, options)
+
+
+def _match(options: argparse.Namespace) -> None:
+    from kerasport import api
+
+    hints = []
+    for hint in options.hint:
+        left, equals, right = hint.partition("=")
+        if not equals:
+            raise UsageError(f"--hint {hint}: expected LAYERS=NAMES, such as 'encoder/*=bert.*'")
+        hints.append((left, right))
+    found = api.match(_snapshot(options.source, options), options.into, hints=hints)
+    if options.output:
+        api.write_names(found, options.output)
+    if options.json:
+        _print_json(found.to_json())
+    elif not options.output:
+        _say(str(found).rstrip("\n"))
+    else:
+        lines = len(found.entries)
+        _say(f"{options.output}: {lines} {'line' if lines == 1 else 'lines'} of names")
+        for line in found.notes:
+            _say(f"  {line}")
 
 
 def _verify(options: argparse.Namespace) -> None:

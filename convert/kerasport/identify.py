@@ -39,7 +39,7 @@ from kerasport.kinds import (
 from kerasport.layout import Layout
 from kerasport.model import Layer, Named, Omission, Snapshot, Tensor, dtype_name
 
-__all__ = ["completed", "identify", "stored_keys"]
+__all__ = ["completed", "identify", "possible", "stored_keys"]
 
 KERAS = convention("keras")
 # The conventions of files, today's before those of older ones.
@@ -393,13 +393,28 @@ def _sources(kind: str, backend: str | None, found: Facet | None = None) -> tupl
     return SOURCES
 
 
-def _inferred(layer: Layer, backend: str | None) -> Layer:
-    """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
+def possible(layer: Layer, backend: str | None) -> list[Layer]:
+    """A layer of unknown class as each kind that fits everything stored, where it fits one way.
+
+    Args:
+        layer: whose kind is not known.
+        backend: the backend that its file was written on, as far as it says.
+    """
+    return [ways[0] for ways in _all_ways(layer, backend) if len(ways) == 1]
+
+
+def _all_ways(layer: Layer, backend: str | None) -> list[list[Layer]]:
+    """For each kind that fits everything stored, every way in which it does."""
     stored = tuple((key, t.dtype, t.shape) for key, t in layer.weights.items())
     found_ways = [_ways_of(layer, kind, backend) for kind in _fitting(stored, backend)]
     fitting = {ways[0].kind for ways in found_ways}
-    found_ways = [ways for ways in found_ways if SPECIAL.get(str(ways[0].kind), "") not in fitting]
-    if len(found_ways) > 1 and layer.named_after in fitting:
+    return [ways for ways in found_ways if SPECIAL.get(str(ways[0].kind), "") not in fitting]
+
+
+def _inferred(layer: Layer, backend: str | None) -> Layer:
+    """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
+    found_ways = _all_ways(layer, backend)
+    if len(found_ways) > 1 and layer.named_after in {ways[0].kind for ways in found_ways}:
         # Several fit, and the scope has the name that one of them gets by itself.
         found_ways = [ways for ways in found_ways if ways[0].kind == layer.named_after]
     else:

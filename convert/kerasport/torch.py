@@ -13,17 +13,18 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import linecache
+import sys
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from kerasport.errors import MissingExtraError
+from kerasport.errors import MissingExtraError, UsageError
 from kerasport.model import Snapshot, StateDict, dtype_name
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load_module"]
+__all__ = ["described", "load_module"]
 
 _numbers = itertools.count(1)
 
@@ -68,6 +69,39 @@ def load_module(
         model.double()
     model.load_state_dict(_tensors(made.plan.apply()))
     return model.eval()
+
+
+def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
+    """The state dict of what `package.module:factory` makes: names, shapes, whether floats.
+
+    The factory is the caller's own code, and is run because the caller names it.
+
+    Args:
+        name: a function without arguments, or a class, that gives an `nn.Module`.
+
+    Raises:
+        UsageError: there is no such factory, or it gives no module.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", "running the factory of a PyTorch module")
+    place, _, attribute = name.partition(":")
+    # As `python -m` does: the modules of the folder that one is in.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        made: Any = importlib.import_module(place)
+        for word in attribute.split("."):
+            made = getattr(made, word)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{name}: expected package.module:factory, found: {error}") from error
+    # A module is callable too, and has its state already; a class has not.
+    module = made() if isinstance(made, type) or not hasattr(made, "state_dict") else made
+    if not hasattr(module, "state_dict"):
+        raise UsageError(f"{name}: expected a factory of an nn.Module, found {type(module)}")
+    return [
+        (key, tuple(value.shape), value.is_floating_point())
+        for key, value in module.state_dict().items()
+    ]
 
 
 def _tensors(state: StateDict) -> dict[str, torch.Tensor]:

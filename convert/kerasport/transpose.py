@@ -45,7 +45,7 @@ from kerasport.templates import advice_for
 from kerasport.ties import second_places
 from kerasport.version import VERSION
 
-__all__ = ["Move", "Plan", "moved", "plan"]
+__all__ = ["Move", "Plan", "move_notes", "moved", "plan"]
 
 Array = npt.NDArray[Any]
 # What values may be cast to: a cast to whole numbers would leave nothing of most weights.
@@ -620,7 +620,7 @@ def moved(
             sources[0].trainable if sources else slot.trainable,
         )
         moves.append(move)
-        notes.extend(_move_notes(move, missing, order))
+        notes.extend(move_notes(move, missing, order))
     lost = sorted(t.name for ts in held.values() for t in ts if placed[t.name] != t.size)
     if lost:
         raise UnsupportedError(f"{', '.join(lost)} would be lost; no tensor of the target holds it")
@@ -655,7 +655,8 @@ def _dtype(slot: Slot, sources: Sequence[Tensor], layer: Layer) -> np.dtype[Any]
     return found.pop() if found else next(iter(layer.weights.values())).dtype
 
 
-def _move_notes(move: Move, missing: Sequence[str], order: Mapping[str, Order]) -> Iterator[Note]:
+def move_notes(move: Move, missing: Sequence[str], order: Mapping[str, Order]) -> Iterator[Note]:
+    """What one move does beyond moving values: pieces made up, sources joined, rows reordered."""
     if missing:
         where = f" at {', '.join(missing)}" if move.sources else ""
         message = f"filled with {move.fill:g}{where}, which the source does not store"
