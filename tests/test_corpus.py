@@ -169,6 +169,24 @@ def test_dtln_gives_the_numbers_of_its_port(tmp_path: Path) -> None:
     assert (equal, port) == (20, {})
 
 
+def test_dtln_goes_into_its_port_by_itself(tmp_path: Path) -> None:
+    """The file names no classes, and the port has modules, names and a bias of its own ways."""
+    from safetensors.numpy import load_file
+
+    source, port = CORPUS / "dtln/model.h5", CORPUS / "dtln/port_pytorch/model.safetensors"
+    names = kerasport.match(source, port)
+    kerasport.convert(source, tmp_path / "x.safetensors", to="torch", names=names)
+    kerasport.verify(tmp_path / "x.safetensors", against=source, names=names)
+    ours, theirs = load_file(tmp_path / "x.safetensors"), load_file(port)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 24
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, name)
+    assert names.kinds == {"layer_normalization": "LayerNormalization", "conv1d": "Conv1D"} | {
+        "conv1d_1": "Conv1D"
+    }
+
+
 def outcome(path: Path, folder: Path) -> tuple[str, str]:
     """How many tensors a file holds, and what becomes of it."""
     try:

@@ -610,14 +610,14 @@ def _wanted(target: str | PathLike[str] | Iterable[Wanted]) -> tuple[list[Wanted
         )
     state = formats.reader(row)(path)
     # safetensors sorts by size and name; a pickled state dict stands as it was made.
-    return (
-        [
-            Wanted(n, t.shape, t.dtype.kind == "f" or dtype_name(t.dtype).startswith(("bf", "f8")))
-            for n, t in state.items()
-        ],
-        row.name == "pytorch",
-        path.name,
-    )
+    return [_described(tensor) for tensor in state.values()], row.name == "pytorch", path.name
+
+
+def _described(tensor: Tensor) -> Wanted:
+    is_float = tensor.dtype.kind == "f" or dtype_name(tensor.dtype).startswith(("bf", "f8"))
+    # Where PyTorch has two biases and a model needs one, its makers filled one with zeros.
+    second = "bias_ih" in tensor.name or "bias_hh" in tensor.name
+    return Wanted(tensor.name, tensor.shape, is_float, second and not tensor.numpy().any())
 
 
 def _renamed(snapshot: Snapshot, naming: Naming, *, flatten: str) -> tuple[Plan, Snapshot]:
@@ -637,13 +637,17 @@ def _state(source: Path) -> StateDict:
 
 
 def verify(
-    target: str | PathLike[str], *, against: str | PathLike[str] | Snapshot | object
+    target: str | PathLike[str],
+    *,
+    against: str | PathLike[str] | Snapshot | object,
+    names: str | PathLike[str] | Mapping[str, Any] | Naming | None = None,
 ) -> Report:
     """Read a target again, undo its transposition, and compare with its source bit for bit.
 
     Args:
         target: a file that kerasport wrote, of any format, or the folder of a module.
         against: the source: a path, a live model or a snapshot.
+        names: those that it was converted with, where they say kinds that the source does not.
 
     Raises:
         VerificationError: with every tensor that differs, and where.
@@ -666,6 +670,8 @@ def verify(
         # which values must be equal does not depend on it.
         said = state.manifest.get("layers", {})
         snapshot = completed(snapshot, {path: layer.get("kind") for path, layer in said.items()})
+        if names is not None:
+            snapshot = settled(snapshot, names)
         return verification.verify(state, _as_converted(snapshot, done), name)
     except MalformedError as error:
         # What kerasport wrote was whole: a file that is broken now does not hold its source.

@@ -57,6 +57,7 @@ LEAVES = {
     for word in words.split()
 }
 RECURRENT = re.compile(r"((?:weight|bias)_(?:ih|hh))(?:_l(\d+))?(_reverse)?$")
+_SECOND = {"bias_ih": "bias_hh", "bias_hh": "bias_ih"}
 # Words that mean one thing, and those that mean nothing.
 MEANINGS = {
     word: meaning
@@ -120,11 +121,13 @@ class Wanted:
         name: its name.
         shape: its shape.
         number: whether it is of a dtype that weights have.
+        blank: whether it is known to hold nothing but zeros.
     """
 
     name: str
     shape: tuple[int, ...]
     number: bool = True
+    blank: bool = False
 
     @property
     def spec(self) -> str:
@@ -195,6 +198,17 @@ class _Sides:
     rank: Mapping[str, int]
     ancestors: Mapping[str, frozenset[str]] | None
     fits: dict[tuple[int, int], dict[str, list[_Spelling]] | None] = field(default_factory=dict)
+    choices: dict[int, list[int]] = field(default_factory=dict)
+
+    def options(self, unit: Unit) -> list[int]:
+        """The numbers of the modules that a unit fits."""
+        if id(unit) not in self.choices:
+            self.choices[id(unit)] = [
+                number
+                for number, module in enumerate(self.modules)
+                if self.fit(unit, module) is not None
+            ]
+        return self.choices[id(unit)]
 
     def fit(self, unit: Unit, module: _Module) -> dict[str, list[_Spelling]] | None:
         """How the tensors of a unit lie in a module, found out once; None where they do not."""
@@ -291,6 +305,13 @@ def _modules(target: Sequence[Wanted]) -> list[_Module]:
 
 def _fit(unit: Unit, module: _Module) -> dict[str, list[_Spelling]] | None:
     """How each tensor of the unit lies in the module; None where one does not."""
+    # Most do not, and the number of values tells.
+    real, most = (
+        sum(math.prod(m.shape) for m in unit.moves.values() if m.sources or made_up)
+        for made_up in (False, True)
+    )
+    if not real <= sum(math.prod(w.shape) for w in module.leaves.values() if w.number) <= most:
+        return None
     placed: dict[str, list[_Spelling]] = {}
     taken: set[str] = set()
     for leaf, move in unit.moves.items():
@@ -312,6 +333,9 @@ def _fit(unit: Unit, module: _Module) -> dict[str, list[_Spelling]] | None:
 def _leaf(unit: Unit, leaf: str, module: _Module) -> Wanted | None:
     """The module's tensor for one of the unit's."""
     role = LEAVES.get(leaf, leaf)
+    other = _SECOND.get(role.partition("_l0")[0])
+    if other is not None and _other_way_round(module, role):
+        role = role.replace(role.partition("_l0")[0], other)
     if leaf.startswith("in_proj_"):  # of nn.MultiheadAttention, which has no other names
         found = module.leaves.get(role)
         return found if found is not None and found.name.endswith(leaf) else None
@@ -325,6 +349,13 @@ def _leaf(unit: Unit, leaf: str, module: _Module) -> Wanted | None:
     if sum(1 for move in unit.moves.values() if move.sources) == 1 and len(module.leaves) == 1:
         return next(iter(module.leaves.values())) if unit.moves[leaf].sources else None
     return None
+
+
+def _other_way_round(module: _Module, role: str) -> bool:
+    """Whether a module keeps a single bias in the second of the two that PyTorch adds."""
+    tail = role.removeprefix("bias_ih").removeprefix("bias_hh")
+    first, second = module.leaves.get(f"bias_ih{tail}"), module.leaves.get(f"bias_hh{tail}")
+    return first is not None and second is not None and first.blank and not second.blank
 
 
 def _spellings(unit: Unit, leaf: str, move: Move, wanted: Wanted) -> list[_Spelling]:
@@ -401,7 +432,7 @@ def _chosen(found: Sequence[Group], sides: _Sides) -> list[Unit]:
         open_ones = [
             n
             for n, reading in enumerate(group.readings)
-            if all(any(_fits(u, m, sides) for m in sides.modules) for u in reading)
+            if all(sides.options(unit) for unit in reading)
         ]
         choices.append(open_ones or [0])
     best: tuple[int, int] | None = None
@@ -439,10 +470,7 @@ def _look(reading: Reading) -> object:
 def _cost(units: Sequence[Unit], sides: _Sides) -> tuple[int, int]:
     """How many units and modules are left over at best, and how many are spelled unusually."""
     mates: dict[int, int] = {}
-    options = [
-        [n for n, module in enumerate(sides.modules) if _fits(unit, module, sides)]
-        for unit in units
-    ]
+    options = [sides.options(unit) for unit in units]
     for unit in range(len(units)):
         _augment(unit, options, mates)
     real = [n for n, m in enumerate(sides.modules) if any(w.number for w in m.leaves.values())]
@@ -476,10 +504,6 @@ def _augment(unit: int, options: Sequence[Sequence[int]], mates: dict[int, int])
     return False
 
 
-def _fits(unit: Unit, module: _Module, sides: _Sides) -> bool:
-    return sides.fit(unit, module) is not None
-
-
 def _allowed(unit: Unit, module: _Module, hints: Sequence[tuple[str, str]]) -> bool:
     """Whether the hints let a unit into a module."""
     for left, right in hints:
@@ -510,10 +534,7 @@ def _impossible(units: Sequence[Unit], sides: _Sides, found: Sequence[Group]) ->
     """What finds no place, on either side, and the nearest that there is."""
     problems: list[str] = []
     mates: dict[int, int] = {}
-    options = [
-        [n for n, module in enumerate(sides.modules) if _fits(unit, module, sides)]
-        for unit in units
-    ]
+    options = [sides.options(unit) for unit in units]
     for number in range(len(units)):
         _augment(number, options, mates)
     placed = set(mates.values())
@@ -767,7 +788,7 @@ def _classes(units: Sequence[Unit], sides: _Sides) -> Iterator[tuple[list[Unit],
     """Units and modules that could change places among one another, and with no others."""
     alike: dict[frozenset[int], list[Unit]] = {}
     for unit in units:
-        fits = frozenset(n for n, module in enumerate(sides.modules) if _fits(unit, module, sides))
+        fits = frozenset(sides.options(unit))
         members: list[Unit] = []
         for other in [key for key in alike if key & fits]:
             fits |= other
@@ -790,7 +811,7 @@ def _assigned(
     certain = np.full((len(units), len(modules)), -np.inf)
     for row, unit in enumerate(units):
         for column, module in enumerate(modules):
-            if _fits(unit, module, sides):
+            if sides.fit(unit, module) is not None:
                 words = _words(evidence.paths[unit.path]) & _words(module.name)
                 names = sum(weights.get(word, 0.0) for word in words)
                 certain[row, column] = names + evidence.structure(unit, module)
