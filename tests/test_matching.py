@@ -29,7 +29,7 @@ from kerasport.matching import Wanted, _best, match
 from kerasport.model import Layer, Snapshot, Source, Tensor
 from kerasport.naming import Naming, loaded
 from kerasport.units import groups
-from transformers import MODELS, snapshot
+from other_names import MODELS, snapshot
 
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,7 @@
 
 KerasHub 0.32 (`BertBackbone`, `GPT2Backbone`, `ViTBackbone`) and Hugging Face transformers 5.24
 (`BertModel`, `GPT2Model`, `ViTModel` without its pooler), of the same configuration. Neither is
-needed to test with; `python -m tests.benchmarks hub` runs both and compares what they put out.
+needed to test with; `python tests/benchmarks/hugging_face.py` runs both.
 """
 
 from __future__ import annotations
