@@ -130,6 +130,93 @@ def test_a_tensor_made_slab_by_slab_is_never_whole(
         made_by_slabs("w", values).numpy()
 
 
+@pytest.mark.parametrize("name", ["onnx", "pytorch", "safetensors"])
+@pytest.mark.parametrize("slab", [8, 52, 64, 1 << 20])
+def test_what_stays_as_it_is_is_written_past_the_buffers(
+    name: str, slab: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever the source has it, at odd addresses too, between tensors that are made."""
+    monkeypatch.setattr(staging, "SLAB", slab)
+    monkeypatch.setattr(staging, "_LENT", 200)
+    rooms: list[int] = []
+    give = staging.Flow._room
+
+    def counted(self: staging.Flow, size: int) -> Any:
+        rooms.append(size)
+        return give(self, size)
+
+    monkeypatch.setattr(staging.Flow, "_room", counted)
+    lent = random_bits("f32", (7, 11, 13))
+    odd = np.concatenate([np.zeros(1, np.uint8), bits(lent)])[1:].view(np.float32)
+    state = StateDict(
+        "torch",
+        {
+            "made": made_by_slabs("made", random_bits("f32", (5, 11), 1)),
+            "odd": Tensor.of("odd", odd.reshape(13, 7, 11)),
+            "half": Tensor.of("half", random_bits("f16", (3, 101), 2)),
+            "small": Tensor.of("small", random_bits("f16", (3,), 3)),
+            "again": Tensor.of("again", lent),
+            "big": Tensor.of("big", random_bits("f32", (211,), 4).astype(">f4")),
+        },
+    )
+    writer(name)(state, target(name, tmp_path))
+    expected = {key: tensor.flat() for key, tensor in state.items() if key != "made"}
+    expected["made"] = random_bits("f32", (55,), 1)
+    expected["big"] = expected["big"].astype("<f4")
+    found = reader(name)(target(name, tmp_path))
+    for key, values in expected.items():
+        np.testing.assert_array_equal(bits(found[key].numpy()), bits(values), key)
+        digest = manifest.hasher()
+        digest.update(bits(values))
+        assert found.manifest["tensors"][key]["hash"] == digest.hexdigest()
+    if name == "safetensors":
+        assert sum(rooms) == sum(state[key].nbytes for key in ("made", "small", "big"))
+
+
+def test_a_hash_is_that_of_the_target_whatever_becomes_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is overwritten meanwhile: the manifest describes what was written."""
+    monkeypatch.setattr(staging, "_LENT", 1)
+    values = np.arange(101, dtype=np.float32)
+    hashing = staging.Flow._hash
+
+    def late(self: staging.Flow, buffer: Any) -> None:
+        values[:] = -1
+        hashing(self, buffer)
+
+    monkeypatch.setattr(staging.Flow, "_hash", late)
+    writer("safetensors")(
+        StateDict("torch", {"w": Tensor.of("w", values)}), target("safetensors", tmp_path)
+    )
+    found = reader("safetensors")(target("safetensors", tmp_path))
+    digest = manifest.hasher()
+    digest.update(bits(np.arange(101, dtype=np.float32)))
+    assert found.manifest["tensors"]["w"]["hash"] == digest.hexdigest()
+    np.testing.assert_array_equal(found["w"].numpy(), np.arange(101))
+
+
+def test_a_source_that_changes_while_it_is_written_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: changed before the target was compared with it, nothing is published."""
+    monkeypatch.setattr(staging, "_LENT", 1)
+    values = np.arange(101, dtype=np.float32)
+    put_at = staging.put_at
+
+    def early(file: Any, content: Any, offset: int) -> None:
+        put_at(file, content, offset)
+        if content.size == values.nbytes:
+            values[:] = -1
+
+    monkeypatch.setattr(staging, "put_at", early)
+    with pytest.raises(VerificationError, match="or the source changed"):
+        writer("safetensors")(
+            StateDict("torch", {"w": Tensor.of("w", values)}), target("safetensors", tmp_path)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 @every_format
 def test_big_endian_values_are_written_little_endian(name: str, tmp_path: Path) -> None:
     values = np.arange(6, dtype=">f4")

@@ -11,8 +11,9 @@ of one file are a `Flow`: they are put together in a buffer of a few megabytes, 
 thread to the next, each doing one thing while its bytes are in the cache: written to the file, read
 again from there and compared, hashed. Meanwhile the next buffer is filled. NumPy, BLAKE3 and the
 system all work without Python's lock, so two cores are kept busy, and nothing is read twice from
-memory that was read once. The file gets its room beforehand: pages of a file whose place on the
-disk is known cost half as much to write.
+memory that was read once. What stays as it is stored is not even put into a buffer: it is written
+from where its source is mapped. The file gets its room beforehand: pages of a file whose place on
+the disk is known cost half as much to write.
 """
 
 from __future__ import annotations
@@ -54,14 +55,16 @@ Bytes = npt.NDArray[np.uint8]
 # How many bytes are written, read again and hashed at a time: few enough to stay in the cache.
 SLAB: int = 4 << 20
 # A buffer is filled while others are written, hashed and summed up.
-_BUFFERS: Final = 4
+_BUFFERS: Final = 3
 # A slab should hold this many rows of a tensor, so that a transposition reads so many neighbours at
 # a time; a buffer grows for long rows, up to a limit.
-_ROWS: Final = 128
+_ROWS: Final = 384
 _LONG: Final = 32 << 10
 _LARGEST: Final = 16 << 20
 # From this size on a tensor is worth a buffer that is aligned to its elements.
 _LARGE: Final = 64 << 10
+# From this size on what stays as it is goes past the buffers, straight from the source's pages.
+_LENT: Final = 1 << 20
 # How much is written at a time.
 _STEP: Final = 256 << 10
 # What a full disk, a quota, a read-only or forbidden place say. Any other OSError is not ours.
@@ -236,7 +239,11 @@ def room(size: int) -> Bytes:
     if size < mmap.PAGESIZE or not hasattr(mmap, "MAP_PRIVATE"):
         return np.empty(size, np.uint8)
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return np.frombuffer(mmap.mmap(-1, size, flags=private), np.uint8)
+    pages = mmap.mmap(-1, size, flags=private)
+    if size >= SLAB and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system that has none
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def digests(tensors: Iterable[Tensor]) -> dict[str, str]:
@@ -260,12 +267,20 @@ class _Piece:
 
 @dataclass(slots=True)
 class _Buffer:
-    """A buffer on its way: what it holds, and where in the file that belongs."""
+    """A buffer on its way: what it holds, and where in the file that belongs.
+
+    It may hold no bytes of its own and show those of a source instead, which are `lent`.
+    """
 
     room: Bytes
     offset: int
     size: int = 0
     pieces: list[_Piece] = field(default_factory=list)
+    lent: Bytes | None = None
+
+    @property
+    def content(self) -> Bytes:
+        return self.room[: self.size] if self.lent is None else self.lent
 
 
 class _Lane(Thread):
@@ -355,6 +370,9 @@ class Flow:
             KerasportError: the tensor gives other values than it declares; a reader's bug.
         """
         flat = None if tensor.fill else declared(tensor)
+        if flat is not None and flat.nbytes >= _LENT and not foreign(tensor.dtype):
+            self._lend(tensor, flat)
+            return
         width, size = tensor.dtype.itemsize, tensor.size
         aligned = self._filling is None or tensor.nbytes < _LARGE or not self._filling.size % width
         if self._filling is not None and (tensor.nbytes > self._left or not aligned):
@@ -374,6 +392,22 @@ class Flow:
             self._filling.pieces.append(_Piece(tensor, end - room.size, end, stop == size))
             if tensor.watch is not None:
                 tensor.watch(room.size)
+
+    def _lend(self, tensor: Tensor, flat: npt.NDArray[Any]) -> None:
+        """The next bytes are these values, as they are."""
+        if self._filling is not None:
+            self._pass_on()
+        step = max(1, SLAB // tensor.dtype.itemsize)
+        for start in range(0, tensor.size, step):
+            lent = flat[start : start + step].view(np.uint8)
+            piece = _Piece(tensor, 0, lent.size, start + step >= tensor.size)
+            self._filling = self._next()
+            self._filling.size, self._filling.lent = lent.size, lent
+            self._filling.pieces.append(piece)
+            self.offset += lent.size
+            self._pass_on()
+            if tensor.watch is not None:
+                tensor.watch(lent.size)
 
     def patch(self, offset: int, content: bytes) -> None:
         """Bytes that follow from the hashes, where room was left or behind the end of a flow."""
@@ -450,7 +484,7 @@ class Flow:
 
     def _write(self, buffer: _Buffer) -> None:
         assert self._file is not None
-        put_at(self._file, buffer.room[: buffer.size], buffer.offset)
+        put_at(self._file, buffer.content, buffer.offset)
         self._read_again(buffer)
 
     def _read_again(self, buffer: _Buffer) -> None:
@@ -470,11 +504,14 @@ class Flow:
         except ValueError:  # the file is shorter than what was written to it
             raise problem from None
         found = np.frombuffer(pages, np.uint8)[buffer.offset - page :]
-        if _equal(found, buffer.room[: buffer.size]):
+        if _equal(found, buffer.content):
+            if buffer.lent is not None:
+                # The hash is to tell of the target, whatever becomes of the source meanwhile.
+                buffer.lent = found
             return
         for piece in buffer.pieces:
             hashes = []
-            for content in (buffer.room, found):
+            for content in (buffer.content, found):
                 hasher = manifest.hasher()
                 hasher.update(content[piece.start : piece.stop])
                 hashes.append(hasher.hexdigest())
@@ -485,7 +522,7 @@ class Flow:
         for piece in buffer.pieces:
             name = piece.tensor.name
             hasher = self._open.pop(name, None) or manifest.hasher()
-            hasher.update(buffer.room[piece.start : piece.stop])
+            hasher.update(buffer.content[piece.start : piece.stop])
             if piece.last:
                 self.hashes[name] = hasher.hexdigest()
             else:
@@ -494,7 +531,7 @@ class Flow:
     def _show(self, buffer: _Buffer) -> None:
         assert self._also is not None
         for piece in buffer.pieces:
-            self._also(piece.tensor.name, buffer.room[piece.start : piece.stop])
+            self._also(piece.tensor.name, buffer.content[piece.start : piece.stop])
 
 
 def _best(tensor: Tensor) -> int:
@@ -537,10 +574,15 @@ def put_at(file: BinaryIO, content: Bytes, offset: int) -> None:
 
 
 def _equal(left: Bytes, right: Bytes) -> bool:
-    """Whether two stretches hold the same bytes, eight of them compared at a time."""
-    words = left.size // 8 * 8
+    """Whether two stretches hold the same bytes, as many of them compared at a time as can be.
+
+    Where a word begins at an odd place, NumPy would copy it first.
+    """
+    both = left.ctypes.data | right.ctypes.data
+    width = next(width for width in (8, 4, 2, 1) if both % width == 0)
+    words = left.size // width * width
     return bool(
-        np.array_equal(left[:words].view(np.uint64), right[:words].view(np.uint64))
+        np.array_equal(left[:words].view(f"u{width}"), right[:words].view(f"u{width}"))
         and np.array_equal(left[words:], right[words:])
     )
 
