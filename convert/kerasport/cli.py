@@ -6,6 +6,7 @@ Nothing here but arguments and their presentation: whatever a command does, the 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -48,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # A layer's name may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
+    # Nothing is multiplied here, and half of NumPy's start is threads that would wait for that.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What is made for a model is needed until the end: who looks for garbage in it finds none.
+    gc.set_threshold(100_000)
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
