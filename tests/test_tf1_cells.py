@@ -146,8 +146,6 @@ def test_a_cell_with_peepholes_is_one_of_onnx(inputs: int, units: int) -> None:
     weights, expected = by_cell("LSTMCell", x, units, {"use_peepholes": True})
     found = snapshot("TF1LSTMCell", weights)
     assert oracles.deviation(by_onnx(found, x, units), expected) < TOLERANCE
-    (problem,) = plan(found, to="torch").problems
-    assert "peepholes" in problem
     # The twin: gates that see another gate's state put out something else.
     swapped = {**weights, "w_i_diag": weights["w_o_diag"], "w_o_diag": weights["w_i_diag"]}
     wrong = by_onnx(snapshot("TF1LSTMCell", swapped), x, units)

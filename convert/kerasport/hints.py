@@ -66,6 +66,8 @@ HINTS: Final[Mapping[str, str]] = {
     "output_padding": "what is added behind the full transposed convolution, a number a dimension",
     "padding": "zeros around the input, [before, after] a dimension; `same` where that depends on "
     "a size that is not known",
+    "peepholes": "the gates i and f add the state of the step before, each by its weights, and the "
+    "gate o the new one",
     "quantization": "what the weight's numbers mean, in tensors' roles; `packing` is how they lie "
     "in a byte, `inputs` what the layer's input is rounded to, `missing` what Keras did not save",
     "recurrent_activation": "the activation of the gates",
@@ -730,6 +732,7 @@ TABLE: Final[Mapping[str, _Hint]] = {
         lambda case: ABSENT if case.merge is None else case.merge[0], _unlike("concat")
     ),
     "momentum": _Hint(_momentum),
+    "peepholes": _Hint(_only("torch", True), _always, always=True),
     "num_batches_tracked": _Hint(_only("torch", 0), always=True),
     "num_heads": _Hint(lambda case: case.o("num_heads", case.o("num_query_heads")), _always),
     "num_key_value_heads": _Hint(_option("num_key_value_heads", None), _always),
@@ -809,8 +812,10 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "GRUCell": (*CELL, "reset_after"),
     "GRUResetBeforeCell": (*CELL, "reset_after"),
     "LSTMCell": CELL,
+    "LSTMPeepholeCell": (*CELL, "peepholes"),
     "GRUResetBefore": (*STEPS, "reset_after"),
-    **dict.fromkeys(LSTMS, STEPS),
+    **dict.fromkeys(("LSTM", "LSTMProjected"), STEPS),
+    **dict.fromkeys(("LSTMPeephole", "LSTMPeepholeProjected"), (*STEPS, "peepholes")),
     "CuDNNGRU": (*STEPS, "reset_after"),
     "CuDNNLSTM": STEPS,
     **{f"ConvLSTM{n}D": (*STEPS, "strides", "padding", "dilation") for n in RANKS},

@@ -482,7 +482,9 @@ def _tf1_cell(kind: str | tuple[str, ...]) -> Callable[[Config], tuple[Facet, ..
 
 
 MAX_RANK = 9
-RECURRENT = frozenset({"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", "CuDNNGRU", "CuDNNLSTM"})
+RECURRENT = frozenset(
+    {"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", "LSTMPeephole", "CuDNNGRU", "CuDNNLSTM"}
+)
 
 # Keras class → its kind, or how its configuration decides. Names of Keras 1 stand beside today's.
 CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
@@ -532,10 +534,10 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
     "GRUCell": _gru_cell,
     "LSTM": _recurrent("LSTM"),
     "LSTMCell": "LSTMCell",
+    "PeepholeLSTMCell": "LSTMPeepholeCell",
     "CuDNNGRU": "CuDNNGRU",
     "CuDNNLSTM": "CuDNNLSTM",
     "StackedRNNCells": _stacked,
-    "PeepholeLSTMCell": lambda config: (Facet(("LSTMPeephole",), config),),
     **{name: _tf1_cell(kind) for name, kind in TF1_CELLS.items()},
     **dict.fromkeys(("DropoutWrapper", "ResidualWrapper", "DeviceWrapper"), _wrapped_cell),
     "RNN": _rnn,
@@ -605,12 +607,20 @@ HOLDERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (
             *("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU"),
             *(f"ConvLSTM{n}D" for n in (1, 2, 3)),
+            "RNN(PeepholeLSTMCell)",
         ),
     ),
-    "RNN": ("cell", ("LSTMCell", "GRUCell", "SimpleRNNCell")),
+    "RNN": ("cell", ("LSTMCell", "GRUCell", "SimpleRNNCell", "PeepholeLSTMCell")),
     "SpectralNormalization": ("layer", ()),
     "TimeDistributed": ("layer", ()),
 }
+
+
+def _each(text: str) -> Iterator[tuple[str, Config]]:
+    """A class with each configuration to try."""
+    found = asked(text)
+    if found is not None:
+        yield from ((found[0], config) for config in found[1])
 
 
 def asked(text: str) -> tuple[str, tuple[Config, ...]] | None:
@@ -630,7 +640,7 @@ def asked(text: str) -> tuple[str, tuple[Config, ...]] | None:
     key, usual = HOLDERS.get(inner, ("", ()))
     name, configs = inner, CHOICES.get(inner, ({},))
     if usual:
-        held = [(one, config) for one in usual for config in CHOICES.get(one, ({},))]
+        held = [(own, config) for one in usual for own, config in _each(one)]
         configs = tuple({key: {"class_name": one, "config": config}} for one, config in held)
     for holder in reversed(outer):
         key, _ = HOLDERS[holder]

@@ -80,6 +80,8 @@ PEEPHOLES = tuple(
     for gate in ("input", "forget", "output")
 )
 PROJECTION = Slot("projection_kernel", "unit hidden", "projection")
+# Of tf.keras 2.0 to 2.15: the gates see the state, the output gate the new one.
+RECURRENT["LSTMPeephole"] = (*RECURRENT["LSTM"], *PEEPHOLES)
 ONCE = {kind: _cudnn(gates) for kind, gates in CUDNN.items()}
 
 
@@ -226,10 +228,9 @@ TABLE: Mapping[str, Row] = {
     },
     **{kind: (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
     **{f"{kind}Cell": (Case(slots, where=STEP),) for kind, slots in RECURRENT.items()},
-    # tf.keras had a cell with peepholes for some years; a projection only TensorFlow 1 had.
-    "LSTMPeephole": (Case((*RECURRENT["LSTM"], *PEEPHOLES), where=STEP),),
+    # Of TensorFlow 1 alone.
     "LSTMProjected": (*RECURRENT["LSTM"], PROJECTION),
-    "LSTMPeepholeProjected": (*RECURRENT["LSTM"], *PEEPHOLES, PROJECTION),
+    "LSTMPeepholeProjected": (*RECURRENT["LSTMPeephole"], PROJECTION),
     **{
         f"Bidirectional{kind}": (Case(_bidirectional(slots), where=STEP),)
         for kind, slots in RECURRENT.items()

@@ -45,6 +45,7 @@ def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
 
 
 RECURRENT = {kind: _recurrent(kind) for kind in GATES}
+RECURRENT["LSTMPeephole"] = (*RECURRENT["LSTM"], Slot("P", "1 ([i o f] unit)", "peephole"))
 CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 
 
@@ -231,7 +232,6 @@ TABLE: Mapping[str, Row] = {
     **RECURRENT,
     **{f"{kind}Cell": slots for kind, slots in RECURRENT.items()},
     **{f"Bidirectional{kind}": _bidirectional(slots) for kind, slots in RECURRENT.items()},
-    "LSTMPeephole": (*RECURRENT["LSTM"], Slot("P", "1 ([i o f] unit)", "peephole")),
     "LSTMProjected": PROJECTED,
     "LSTMPeepholeProjected": PROJECTED,
     **ONCE,

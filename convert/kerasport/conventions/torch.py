@@ -76,6 +76,12 @@ def _linear(name: str, inputs: str, outputs: str) -> tuple[Slot, Slot]:
 
 
 RECURRENT = {kind: _recurrent(kind) for kind in GATES}
+# nn.LSTM beside parameters of a module of one's own: `c` is the state that gates i and f add, each
+# by its weights, before they see it, and o after.
+RECURRENT["LSTMPeephole"] = (
+    *RECURRENT["LSTM"],
+    *(Slot(f"weight_c{gate}_l0", "unit", "peephole", gate) for gate in "ifo"),
+)
 ONCE = {kind: _cudnn(kind) for kind in CUDNN}
 FOUR_LINEARS = (
     Slot("query.weight", "(head key) query_in", "kernel", "q"),
@@ -98,8 +104,8 @@ RESET_BEFORE = Absent(
     "False) before it; write it with --to keras, or as ONNX (linear_before_reset=0)"
 )
 PEEPHOLES = Absent(
-    "the gates of this LSTM see the state of the cell (peepholes), those of torch.nn.LSTM do not; "
-    "write it with --to keras, or as ONNX (input P of LSTM) where it has no projection"
+    "this LSTM has peepholes and a projection, no module of torch.nn is near it; write it with "
+    "--to keras"
 )
 MASKED = Absent(
     "this layer (implementation=2) stores a value for every input and output and masks most of "
@@ -248,7 +254,6 @@ TABLE: Mapping[str, Row] = {
     },
     **RECURRENT,
     "LSTMProjected": (*RECURRENT["LSTM"], Slot("weight_hr_l0", "hidden unit", "projection")),
-    "LSTMPeephole": PEEPHOLES,
     "LSTMPeepholeProjected": PEEPHOLES,
     "GRUResetBefore": RESET_BEFORE,
     **{f"{kind}Cell": _cell(slots) for kind, slots in RECURRENT.items()},
