@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
 import keras
@@ -251,6 +252,75 @@ def uncovered(package: Any, found: Mapping[str, type]) -> dict[str, list[str]]:
         if problems:
             wrong[name] = problems
     return wrong
+
+
+# Where a Keras keeps classes that it does not offer.
+INSIDE = {
+    keras: ("layers", "applications", "legacy"),
+    tf_keras: ("layers", "applications", "legacy_tf_layers", "feature_column"),
+}
+# Of those, the ones whose names no table has.
+NOT_OFFERED = {
+    "AlphaDropout": "has no variables",
+    "ConvLSTMCell": "is the cell of a ConvLSTM, which stores its variables",
+    "CustomScaleLayer": "multiplies by a number of its configuration",
+    "FeatureSpace": "holds layers under the names of features, each with a row of its own",
+    "StochasticDepth": "has no variables",
+    **dict.fromkeys(("TFDConcat", "TFDIdentity"), "has no variables"),
+    **dict.fromkeys(("RandomHeight", "RandomWidth", "ThresholdedReLU"), "has no variables"),
+    **dict.fromkeys(
+        ("ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda", "TFOpLambda"),
+        "is an operation of TensorFlow",
+    ),
+    **dict.fromkeys(("Dropout", "Flatten"), "has no variables"),
+    **{f"{kind}Pooling{n}D": "has no variables" for kind in ("Average", "Max") for n in (1, 2, 3)},
+    **dict.fromkeys(
+        ("LayerRNNCell", "RNNCell", "Layer", "_RNNCellWrapper", "_RNNCellWrapperV1"),
+        "has what its subclasses give it",
+    ),
+    "LSTMCell": "of TensorFlow 1 is TF1LSTMCell to its readers",
+    "MultiRNNCell": "of TensorFlow 1 is its cells to its readers",
+    "SequenceFeatures": "has the variables of the feature columns that it is given, by their names",
+    "VariableScopeLayer": "has the variables that a function of TensorFlow 1 makes",
+}
+
+
+def hidden(package: Any, places: Iterable[str]) -> dict[str, str]:
+    """The layer classes in a Keras that it does not offer and that none it offers is made of."""
+    offered = set(classes(package).values())
+    found: dict[str, str] = {}
+    for place in places:
+        top = import_module(f"{package.__name__}.src.{place}")
+        for info in walk_packages(top.__path__, f"{top.__name__}."):
+            if info.name.endswith("_test"):
+                continue
+            for value in vars(import_module(info.name)).values():
+                if not inspect.isclass(value) or not issubclass(value, package.layers.Layer):
+                    continue
+                ours = value.__module__.startswith(f"{package.__name__}.src.{place}.")
+                base = any(issubclass(other, value) for other in offered)
+                if ours and not base and not issubclass(value, package.Model):
+                    found[value.__name__] = value.__module__
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_a_layer_that_is_not_offered_has_a_row_or_a_reason(package: Any) -> None:
+    """Files hold them too: cells, wrappers, and what `tf.compat.v1` offers under the same names."""
+    found = hidden(package, INSIDE[package])
+    assert sorted(name for name in found if name not in CLASSES and name not in NOT_OFFERED) == []
+    assert len(found) > 5
+
+
+def test_a_hidden_layer_without_a_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin, and every reason is one for a class that is there."""
+    found = {**hidden(keras, INSIDE[keras]), **hidden(tf_keras, INSIDE[tf_keras])}
+    assert NOT_OFFERED.keys() <= found.keys()
+    module = import_module("keras.src.layers.core.dense")
+    planted = type("Planted", (keras.layers.Layer,), {"__module__": module.__name__})
+    monkeypatch.setattr(module, "Planted", planted, raising=False)
+    assert "Planted" in hidden(keras, INSIDE[keras])
 
 
 @pytest.mark.filterwarnings("ignore")  # of the layers about their options
