@@ -55,7 +55,7 @@ MAY_IMPORT = {
         *("architecture", "conventions", "errors", "flatten", "hints", "kinds", "model", "names"),
         *("options", "shapes", "transpose", "variants"),
     },
-    "torch": {"api", "codegen", "errors", "model"},
+    "torch": {"api", "codegen", "errors", "model", "running"},
     # What is run is what `codegen` wrote, and compared in Keras's order of axes and features.
     "running": {"architecture", "codegen", "errors", "flatten", "layout", "model"},
     # The way back is the plan's moves, inverted, and what PyTorch adds up.

@@ -137,6 +137,17 @@ def test_a_cast_is_done_and_proven(command: Command, tmp_path: Path) -> None:
     assert torch.equal(model.hidden.bias, wanted)
 
 
+def test_a_notebook_takes_the_folder_too(tmp_path: Path) -> None:
+    kerasport.write_module(CNN, tmp_path / "out")
+    x = torch.rand(2, 1, 8, 8)
+    made = kerasport.torch.load_module(tmp_path / "out")
+    assert torch.equal(made(x), kerasport.torch.load_module(CNN)(x))
+    assert not made.training
+    path = tmp_path / "out" / "model.py"
+    path.write_text(path.read_text().replace("return x\n", "return -x\n", 1))
+    assert torch.equal(kerasport.torch.load_module(tmp_path / "out")(x), -made(x))
+
+
 def test_names_that_python_lacks_become_attributes(tmp_path: Path) -> None:
     """Keywords, spaces, names that a module has already, and the same names in two models."""
     i = keras.Input((4,), name="class")

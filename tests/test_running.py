@@ -6,6 +6,7 @@ layer is the first to be named.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -37,7 +38,7 @@ from kerasport.running import samples
 from kerasport.running.comparison import RunReport, in_kerases_order, row
 from kerasport.running.samples import Hint, Input
 from test_cli import Run
-from test_codegen_models import library
+from test_codegen_models import CORPUS, in_corpus, library
 
 L = keras.layers
 ROOT = Path(__file__).parent.parent
@@ -215,6 +216,19 @@ def test_what_a_policy_says_is_no_deviation(tmp_path: Path) -> None:
     report = ran(made, tmp_path)
     assert report.first is None
     assert "computed in float32; the model says float16, mixed_bfloat16, mixed" in report.notes[0]
+
+
+def test_what_keras_forgets_is_said(tmp_path: Path) -> None:
+    """Keras 3.15 opens low-rank factors in HDF5 without their alpha, and is no measure then."""
+    path = FIXTURES / "tokens.lora.h5"
+    kerasport.write_module(kerasport.read(path, merge_lora=True), tmp_path)
+    report = refused(path, tmp_path)
+    assert any("forgotten of the file: lora_alpha 3.0 of value" in note for note in report.notes)
+    with np.load(FIXTURES / "tokens.io.npz") as held:
+        np.savez(tmp_path / "io.npz", inputs=held["inputs"], outputs=held["lora"])
+    merged = kerasport.read(path, merge_lora=True)
+    kerasport.write_module(merged, tmp_path, vectors=tmp_path / "io.npz")
+    assert kerasport.verify_run(tmp_path).first is None
 
 
 def test_the_same_seed_gives_the_same_table(tmp_path: Path) -> None:
@@ -449,9 +463,35 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     keras.Model(i, L.Lambda(evil)(i)).save(tmp_path / "m.keras")
     trace.unlink()
     own = {"Lambda": {"module": {"source": "class T(nn.Module):\n  def forward(s, x): return x"}}}
-    with pytest.raises(UnsupportedError, match="has a Lambda, and Keras would run its code"):
+    with pytest.raises(UnsupportedError, match="has a Lambda, and Keras would run code"):
         ran(tmp_path / "m.keras", tmp_path, layers=own)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "said"),
+    [
+        ("TFOpLambda", {"function": "io.write_file"}, "the function io.write_file"),
+        ("TFOpLambda", {"function": "py_function"}, "the function py_function"),
+        ("ClassMethod", {"function": "x"}, "a ClassMethod"),
+        ("TorchModuleWrapper", {"module": "x"}, "a TorchModuleWrapper"),
+        ("keras.layers>Lambda", {}, "a Lambda"),
+        ("TFOpLambda", {"function": "math.reduce_sum"}, ""),
+    ],
+)
+def test_functions_that_could_do_harm_are_not_run(kind: str, config: Any, said: str) -> None:
+    from kerasport.running.oracle import opened
+
+    read = kerasport.read(CNN)
+    layers = [{"class_name": kind, "config": {"name": "l", **config}}]
+    architecture = {"class_name": "Sequential", "config": {"name": "m", "layers": layers}}
+    nested = {"class_name": "Sequential", "config": {"name": "n", "layers": [architecture]}}
+    read = replace(read, architecture=nested)
+    if said:
+        with pytest.raises(UnsupportedError, match=f"has {said}, and Keras would run code"):
+            opened(read)
+    else:
+        opened(read)
 
 
 def test_kernels_of_theano_are_not_taken_for_others(tmp_path: Path) -> None:
@@ -629,3 +669,47 @@ def test_warnings_of_others_do_not_come_through(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         ran(FIXTURES / "cnn.tf_keras.h5", tmp_path)
     assert torch.is_grad_enabled()
+
+
+# ----------------------------------------------------------------------------- files at hand, ports
+
+
+def test_the_table_of_files_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it: tests/benchmarks/files.py."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    files = importlib.import_module("files")
+    names = {path.name for path in files.files()}
+    assert {"cnn.keras", "sequence.tf_keras.h5", "attention.tf_keras.savedmodel"} <= names
+    found = files.tried(CNN, tmp_path / "cnn", checks=("bf16", "train"))
+    assert (found.status, found.layers, found.good) == ("equal", 9, True)
+    found = files.tried(FIXTURES / "tables.keras", tmp_path / "tables")
+    assert found.status == "stubs"
+
+    def silent(*_: Any) -> None:
+        raise AssertionError("planted")
+
+    monkeypatch.setitem(files.CHECK, "train", silent)
+    assert not files.tried(CNN, tmp_path / "cnn", checks=("train",)).good
+
+
+@in_corpus
+def test_a_denoiser_agrees_with_its_port() -> None:
+    """The port's weights were put into PyTorch by others; the two Lambdas come from `--layers`."""
+    import dtln_port
+
+    assert dtln_port.deviation_from_port(CORPUS / "dtln", frames=20) < 1e-5
+
+
+@in_corpus
+def test_the_port_would_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    import dtln_port
+
+    def spoiled(path: Path) -> Any:
+        state = load_file(path)
+        state["sep2.rnn1.bias_hh_l0"] += 0.1
+        return state
+
+    monkeypatch.setattr(dtln_port, "load_file", spoiled)
+    assert dtln_port.deviation_from_port(CORPUS / "dtln", frames=20) > 1e-4

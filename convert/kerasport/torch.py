@@ -15,7 +15,8 @@ import itertools
 import linecache
 import sys
 from collections.abc import Mapping
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasport.errors import MissingExtraError, UsageError
@@ -42,7 +43,8 @@ def load_module(
     ('Cnn', False)
 
     Args:
-        source: a path, a live Keras model or a snapshot.
+        source: a path, a live Keras model or a snapshot; or a folder that `kerasport.write_module`
+            wrote, whose `model.py` is run as it lies there.
         layers: descriptions of a user's own layers, as for `kerasport.read`.
         snippets: by class or path of a layer, the source of the `nn.Module` that stands for it.
 
@@ -55,6 +57,13 @@ def load_module(
     from kerasport import api
     from kerasport.codegen.module import module
 
+    if isinstance(source, str | PathLike):
+        written = Path(fspath(source)).expanduser() / api.MODULE_SOURCE
+        if written.is_file():
+            from kerasport.running.python import Python
+
+            opened: torch.nn.Module = Python.opened(written).module
+            return opened
     snapshot = source if isinstance(source, Snapshot) else api.read(source, layers=layers)
     own = {**api.snippets(snapshot, layers), **(snippets or {})}
     made = module(snapshot, snippets=own)

@@ -46,6 +46,7 @@ class Module:
         double: whether the model computes in float64.
         arguments: the names of the inputs in the module.
         given: the names of the inputs in Keras; empty where the file does not name them.
+        shapes: the shapes of the inputs in Keras, batch included; None where unknown.
         results: which tensors the outputs are: the name of the layer, the number of the call, and
             of the tensor.
         taps: where the layers' outputs are.
@@ -60,6 +61,7 @@ class Module:
     double: bool = False
     arguments: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    shapes: tuple[Shape, ...] = ()
     results: tuple[Ref, ...] = ()
     taps: tuple[Tap, ...] = ()
 
@@ -178,6 +180,7 @@ def _module(
         double,
         tuple(body.arguments),
         tuple(ref.layer for ref in graph.inputs),
+        tuple(value.shape for value in body.given),
         graph.outputs,
         tuple(file.taps),
     )

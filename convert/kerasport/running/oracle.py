@@ -26,6 +26,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from kerasport.architecture import parse
+from kerasport.codegen.operations import OPERATIONS, TENSORFLOW, operation_of
 from kerasport.errors import MissingExtraError, UnsupportedError
 from kerasport.model import Snapshot
 from kerasport.running.samples import Input
@@ -180,7 +182,8 @@ def opened(snapshot: Snapshot, live: Any = None) -> Oracle:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return Oracle(_loaded(snapshot, keras), keras, by)
+                model = _loaded(snapshot, keras)
+            return Oracle(model, keras, by, list(_forgotten(model, snapshot, by)))
         except Exception as error:  # Keras has no word of its own for a file that it cannot open
             errors.append((by, error))
     if not errors:
@@ -197,12 +200,33 @@ def opened(snapshot: Snapshot, live: Any = None) -> Oracle:
     ) from errors[-1][1]
 
 
+FORGETS: Final = "has forgotten of the file"
+"""Is in the note on a model that Keras has not opened as it was."""
+
+
+def _forgotten(model: Any, snapshot: Snapshot, by: str) -> Iterator[str]:
+    """What Keras has left out of the file's configuration, which changes what it computes.
+
+    Keras 3.15 opens low-rank factors in HDF5 with the alpha that it takes where nobody says any.
+    """
+    graph = None if snapshot.architecture is None else parse(snapshot.architecture)
+    said = (
+        {} if graph is None else {node.name: node.config.get("lora_alpha") for node in graph.nodes}
+    )
+    for layer in getattr(model, "layers", ()):
+        alpha, has = said.get(layer.name), getattr(layer, "lora_alpha", None)
+        if getattr(layer, "lora_enabled", False) and alpha is not None and alpha != has:
+            yield f"{by} {FORGETS}: lora_alpha {alpha} of {layer.name}, and computes with {has}"
+
+
 def _refuse(snapshot: Snapshot) -> None:
     """Refuse what would run code, and what is no file of Keras's."""
-    if any(name == "Lambda" for name in _classes(snapshot.architecture)):
+    code = sorted(set(_code(snapshot.architecture)))
+    if code:
         raise UnsupportedError(
-            f"{snapshot.source.file}: has a Lambda, and Keras would run its code from the file. If "
-            "you trust it, open it yourself and call kerasport.verify_run(folder, against=model)"
+            f"{snapshot.source.file}: has {', '.join(code)}, and Keras would run code from the "
+            "file. If you trust it, open it yourself and call "
+            "kerasport.verify_run(folder, against=model)"
         )
     if snapshot.source.backend == "theano" and any("Conv" in str(x.kind) for x in snapshot.layers):
         raise UnsupportedError(
@@ -311,13 +335,31 @@ def _last_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------ configurations
 
 
-def _classes(config: JSON) -> Iterator[str]:
+_CODE: Final = frozenset(
+    {
+        *("ClassMethod", "FlaxLayer", "InstanceMethod", "InstanceProperty", "JaxLayer", "Lambda"),
+        *("TFSMLayer", "TorchModuleWrapper"),
+    }
+)
+
+
+def _code(config: JSON) -> Iterator[str]:
+    """What of a configuration Keras would run as code: a Lambda, or any function of TensorFlow's.
+
+    A function that a module can have is harmless; others write files.
+    """
     stack = [config]
     while stack:
         part = stack.pop()
         if isinstance(part, Mapping):
-            if isinstance(part.get("class_name"), str):
-                yield part["class_name"]
+            name = str(part.get("class_name", "")).rpartition(">")[2]
+            inner = part.get("config")
+            function = str(inner.get("function", "")) if isinstance(inner, Mapping) else ""
+            if name in _CODE:
+                yield f"a {name}"
+            known = operation_of(name, {"function": function}) in OPERATIONS
+            if name in TENSORFLOW and function and not known:
+                yield f"the function {function[:60]}"
             stack.extend(part.values())
         elif isinstance(part, list | tuple):
             stack.extend(part)
