@@ -44,7 +44,7 @@ L = keras.layers
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
 CNN = FIXTURES / "cnn.keras"
-GRAPHS = int(os.environ.get("KERASPORT_GRAPHS", "8"))
+GRAPHS = int(os.environ.get("KERASPORT_GRAPHS", "4"))
 Command = Callable[..., Run]
 
 
@@ -216,6 +216,22 @@ def test_what_a_policy_says_is_no_deviation(tmp_path: Path) -> None:
     report = ran(made, tmp_path)
     assert report.first is None
     assert "computed in float32; the model says float16, mixed_bfloat16, mixed" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "said"),
+    [
+        ("cnn.keras", {"dtype": "bf16"}, "the weights were cast when the module was written"),
+        ("tokens.int8.keras", {}, "Keras rounds what goes through quantized layers"),
+    ],
+)
+def test_what_must_deviate_is_said(
+    file: str, options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    read = kerasport.read(FIXTURES / file, dequantize="int8" in file)
+    kerasport.write_module(read, tmp_path, **options)
+    report = refused(FIXTURES / file, tmp_path)
+    assert any(said in note for note in report.notes)
 
 
 def test_what_keras_forgets_is_said(tmp_path: Path) -> None:

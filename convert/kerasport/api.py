@@ -747,6 +747,7 @@ def verify_run(
             dtype=dtype,
             tolerance=tolerance,
             seed=seed,
+            done=done,
         )
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ def compared(
     dtype: str | None = None,
     tolerance: float,
     seed: int,
+    done: Collection[str] = (),
 ) -> RunReport:
     """Run the module in a folder and the Keras model that it was made from.
 
@@ -48,6 +49,7 @@ def compared(
         dtype: what both are to compute in; as the module does where None.
         tolerance: the largest deviation, absolute or relative to a layer's scale.
         seed: of the random inputs.
+        done: the kinds of the notes on the weights, as the manifest has them.
 
     Raises:
         MissingExtraError: there is no Keras.
@@ -67,7 +69,9 @@ def compared(
             f"model.py is not as kerasport writes it for {snapshot.source.file}: its outputs alone "
             "are compared"
         )
-    if any(note.kind == "dequantized" for note in snapshot.notes):
+    if "cast" in done:
+        notes.append("the weights were cast when the module was written: what that lost shows")
+    if "dequantized" in done:
         notes.append(
             "Keras rounds what goes through quantized layers, and the module does not: they differ"
         )
