@@ -109,6 +109,8 @@ _COMBINATIONS = 96
 _SHOWN = 12
 # How much stronger structure is than names, and names than order.
 _BLOCK, _ORDER, _LEAST = 8.0, 0.2, 1e-6
+# What it counts that both sides have one name, numbers and all.
+_SAME = 8.0
 
 How = Literal["shape", "names", "order", "hint"]
 
@@ -361,7 +363,9 @@ def _other_way_round(module: _Module, role: str) -> bool:
 def _spellings(unit: Unit, leaf: str, move: Move, wanted: Wanted) -> list[_Spelling]:
     plain = unit.plain(leaf)
     dims = [str(dim) for dim in plain.dims]
-    extents = list(plain.shape({**unit.sizes, **move.sizes}))
+    # An axis that an image was flattened into may be called as one of the image's own.
+    sizes = unit.sizes if leaf in unit.own else {**unit.sizes, **move.sizes}
+    extents = list(plain.shape(sizes))
     found: list[_Spelling] = []
     turns = [False]
     if unit.kind in LINEAR and len(dims) == 2 and not plain.order:
@@ -814,7 +818,8 @@ def _assigned(
             if sides.fit(unit, module) is not None:
                 words = _words(evidence.paths[unit.path]) & _words(module.name)
                 names = sum(weights.get(word, 0.0) for word in words)
-                certain[row, column] = names + evidence.structure(unit, module)
+                same = _SAME * (_tokens(unit.path) == _tokens(module.name))
+                certain[row, column] = names + same + evidence.structure(unit, module)
     ranks = _ranks(units, modules, evidence)
     columns = _best(certain - _ORDER * ranks)
     how: list[How] = ["shape" if len(units) == 1 else "names" for _ in units]

@@ -43,6 +43,7 @@ class Unit:
         paths: the units that it is joined of.
         labels: which of them each is.
         sizes: the sizes of the layer's axes, those that were flattened into too.
+        own: the sentences by those axes, where an image was flattened into one.
     """
 
     path: str
@@ -52,15 +53,13 @@ class Unit:
     paths: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, Layout | None] = field(default_factory=dict)
 
     def plain(self, leaf: str) -> Layout:
         """A tensor's sentence by the layer's own axes, whatever an image was flattened into."""
-        layout = self.moves[leaf].layout
+        layout = self.own.get(leaf, self.moves[leaf].layout)
         assert layout is not None
-        text = str(layout)
-        for axis, words in self.after.items():
-            text = text.replace(words, axis)
-        return Layout.parse(text)
+        return layout
 
     @property
     def layer(self) -> str:
@@ -136,8 +135,10 @@ def _readings(layer: Layer, snapshot: Snapshot, order: Mapping[str, Order]) -> I
         if not case.holds(layer.sizes):
             continue
         reason = ""
-        moves, _ = moved(layer, {**table, kind: (case,)}, "", order, described=custom.rows("keras"))
-        whole = _cut(layer, moves, after)
+        row, described = {**table, kind: (case,)}, custom.rows("keras")
+        moves, _ = moved(layer, row, "", order, described=described)
+        plain = moved(layer, row, described=described)[0] if order else ()
+        whole = _cut(layer, moves, after, {move.name: move.layout for move in plain})
         yield whole
         yield from _joins(whole)
         yield from _splits(layer, whole)
@@ -145,7 +146,12 @@ def _readings(layer: Layer, snapshot: Snapshot, order: Mapping[str, Order]) -> I
         raise UnsupportedError(f"{kind}: {reason}")
 
 
-def _cut(layer: Layer, moves: Sequence[Move], after: Mapping[str, str]) -> Reading:
+def _cut(
+    layer: Layer,
+    moves: Sequence[Move],
+    after: Mapping[str, str],
+    plain: Mapping[str, Layout | None],
+) -> Reading:
     """The moves of a layer by the module that each belongs to."""
     parts: dict[str, dict[str, Move]] = {}
     for move in moves:
@@ -158,6 +164,7 @@ def _cut(layer: Layer, moves: Sequence[Move], after: Mapping[str, str]) -> Readi
             own,
             after,
             sizes=layer.sizes,
+            own={leaf: plain[move.name] for leaf, move in own.items() if move.name in plain},
         )
         for part, own in parts.items()
     )
@@ -245,6 +252,7 @@ def split(unit: Unit, labels: Sequence[str]) -> Reading | None:
     parts: list[Unit] = []
     for label in labels:
         moves: dict[str, Move] = {}
+        extents = dict(unit.sizes)
         for leaf, move in unit.moves.items():
             if move.layout is None or len(move.sources) != 1 or move.layout.order:
                 return None
@@ -255,6 +263,7 @@ def split(unit: Unit, labels: Sequence[str]) -> Reading | None:
                 return None
             words = {axis: f"([{' '.join(labels)}] {axis})"}
             sizes = {**move.sizes, axis: size // len(labels)}
+            extents[axis] = sizes[axis]
             moves[leaf] = replace(
                 move,
                 sizes=sizes,
@@ -263,7 +272,7 @@ def split(unit: Unit, labels: Sequence[str]) -> Reading | None:
                 sources=(replace(source, layout=source.layout.rename(words)),),
             )
         path = f"{unit.path}/{label}"
-        parts.append(Unit(path, unit.kind, moves, unit.after, sizes=unit.sizes))
+        parts.append(Unit(path, unit.kind, moves, unit.after, sizes=extents, own=unit.own))
     return tuple(parts)
 
 
