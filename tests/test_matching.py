@@ -160,13 +160,44 @@ def test_a_convolutional_network_goes_into_numbered_modules(tmp_path: Path) -> N
 
 
 def test_what_a_target_has_beside_weights_is_told(tmp_path: Path) -> None:
-    names = kerasport.match(ATTENTION, wanted(Fused()))
+    module = Fused()
+    names = kerasport.match(ATTENTION, wanted(module))
     assert names.kept == ("ids",)
     assert str(names).endswith(
         '[keep]  # no weights: they stay the target\'s own\nnames = ["ids"]\n'
     )
     report = kerasport.convert(ATTENTION, tmp_path / "x.pt", to="torch", names=names)
-    assert "ids: is no weight: it stays the target's own" in map(str, report.notes)
+    said = "ids: is no weight and is not written: it stays the target's own"
+    assert said in map(str, report.notes)
+    torch.save(module.state_dict(), tmp_path / "own.pt")
+    target = tmp_path / "x.safetensors"
+    report = kerasport.convert(ATTENTION, target, to="torch", names=names, into=tmp_path / "own.pt")
+    assert (report.placed, report.tensors) == (18, 15)
+    assert "ids: is no weight: passed on as the target has it" in map(str, report.notes)
+    found = load_file(target)
+    assert found.keys() == module.state_dict().keys()
+    np.testing.assert_array_equal(found["ids"], module.ids.numpy())
+    kerasport.verify(target, against=ATTENTION)
+    kerasport.convert(target, tmp_path / "y.keras", to="keras", like=ATTENTION, names=names)
+    assert (tmp_path / "y.keras").read_bytes() == ATTENTION.read_bytes()
+
+
+def test_a_head_that_the_model_has_not_is_kept_on_request(tmp_path: Path) -> None:
+    module = nn.ModuleDict({"body": Reader(), "head": nn.Linear(10, 3)})
+    with pytest.raises(
+        UnsupportedError, match=r"head\.weight \[3,10\], head\.bias \[3\]: no layer"
+    ):
+        kerasport.match(SEQUENCE, wanted(module))
+    names = kerasport.match(SEQUENCE, wanted(module), keep=["head.*"])
+    assert names.kept == ("head.weight", "head.bias")
+    torch.save(module.state_dict(), tmp_path / "own.pt")
+    kerasport.convert(
+        SEQUENCE, tmp_path / "x.safetensors", to="torch", names=names, into=tmp_path / "own.pt"
+    )
+    state = {n: torch.from_numpy(a) for n, a in load_file(tmp_path / "x.safetensors").items()}
+    module.load_state_dict(state, strict=True)
+    with pytest.raises(UsageError, match="no tensor of the target has such a name"):
+        kerasport.match(SEQUENCE, wanted(module), keep=["tail.*"])
 
 
 @pytest.mark.parametrize(("path", "make"), [(CNN, Stem), (SEQUENCE, Reader), (ATTENTION, Fused)])

@@ -266,6 +266,7 @@ def convert(
     like: str | PathLike[str] | Snapshot | None = None,
     sum_biases: bool = False,
     names: str | PathLike[str] | Mapping[str, Any] | Naming | None = None,
+    into: str | PathLike[str] | None = None,
 ) -> Report:
     """Read, plan and write in one call.
 
@@ -288,6 +289,7 @@ def convert(
         sum_biases: with `like`, add up the two biases that PyTorch adds, where Keras has one.
         names: what a PyTorch model calls and how it lays out its tensors: what `match` gave, or the
             file of it.
+        into: with `names`, the state dict's file whose tensors that are no weights are passed on.
 
     Returns:
         The report: where every source tensor went.
@@ -325,7 +327,8 @@ def convert(
     else:
         if to != "torch":
             raise UsageError(f"names: expected to='torch', whose names they are, found {to!r}")
-        steps, snapshot = _renamed(snapshot, loaded_names(names), flatten=flatten)
+        own = None if into is None else _state(_path(into))
+        steps, snapshot = _renamed(snapshot, loaded_names(names), flatten=flatten, own=own)
     if snapshot.source.format != "live":  # where it is known which variables are one
         steps = replace(steps, notes=(*steps.notes, *ties.equal_notes(snapshot)))
     try:
@@ -492,6 +495,8 @@ def _filled(
     # A manifest says how images were flattened; whoever has none must say it.
     ways = [flatten, *({"reorder", "keep"} - {flatten})] if state.manifest else [flatten]
     if names is not None:
+        kept = {n for n in state if any(fnmatchcase(n, pattern) for pattern in names.kept)}
+        state = replace(state, tensors={n: t for n, t in state.tensors.items() if n not in kept})
         plans = [_renamed(like, names, flatten=way)[0] for way in ways]
         like = _renamed(like, names, flatten=flatten)[1]
     else:
@@ -534,6 +539,7 @@ def match(
     target: str | PathLike[str] | Iterable[Wanted],
     *,
     hints: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    keep: Iterable[str] = (),
 ) -> Naming:
     """Which module of a PyTorch model is which layer of a Keras model.
 
@@ -542,6 +548,8 @@ def match(
         target: a state dict's file; `package.module:factory`, which is imported and called; or the
             tensors that are wanted, in the order of their making.
         hints: patterns of layers and of the target's names that belong together.
+        keep: patterns of tensors that the model does not have, such as another task's head: they
+            stay the target's own.
 
     Returns:
         The names, for `convert(…, names=…)`; `str` gives the file of them.
@@ -552,6 +560,15 @@ def match(
     """
     snapshot = source if isinstance(source, Snapshot) else read(source)
     wanted, ordered, name = _wanted(target)
+    for pattern in (keep := tuple(keep)):
+        if not any(fnmatchcase(tensor.name, pattern) for tensor in wanted):
+            raise UsageError(f"--keep {pattern}: no tensor of {name} has such a name")
+    wanted = [
+        replace(tensor, number=False)
+        if any(fnmatchcase(tensor.name, pattern) for pattern in keep)
+        else tensor
+        for tensor in wanted
+    ]
     pairs = tuple(hints.items() if isinstance(hints, Mapping) else hints)
     found = matching.match(
         snapshot, groups(snapshot), wanted, ordered=ordered, hints=pairs, name=name
@@ -620,11 +637,13 @@ def _described(tensor: Tensor) -> Wanted:
     return Wanted(tensor.name, tensor.shape, is_float, second and not tensor.numpy().any())
 
 
-def _renamed(snapshot: Snapshot, naming: Naming, *, flatten: str) -> tuple[Plan, Snapshot]:
+def _renamed(
+    snapshot: Snapshot, naming: Naming, *, flatten: str, own: StateDict | None = None
+) -> tuple[Plan, Snapshot]:
     """The plan under a target's names, and the model with the kinds that they give."""
     snapshot = settled(snapshot, naming)
     steps = plan(snapshot, to="torch", flatten=flatten, strict=False, unknown="keep")
-    return renamed(steps, snapshot, naming, flatten=flatten), snapshot
+    return renamed(steps, snapshot, naming, flatten=flatten, own=own), snapshot
 
 
 def _state(source: Path) -> StateDict:

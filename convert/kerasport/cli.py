@@ -141,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
         help="with --like: add up the two biases of PyTorch's recurrent layers, rounded once",
     )
 
+    convert.add_argument(
+        "--into",
+        metavar="TARGET",
+        type=_file,
+        help="with --names: the state dict whose tensors that are no weights are passed on",
+    )
     _naming(convert)
 
     match = _verb(verbs, "match", _match, "find the names that a PyTorch model has for the layers")
@@ -161,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="patterns that belong together: 'encoder/*=bert.encoder.*'",
+    )
+    match.add_argument(
+        "--keep",
+        metavar="NAMES",
+        action="append",
+        default=[],
+        help="tensors that the model does not have: they stay the target's own: 'classifier.*'",
     )
     _reading(match)
 
@@ -382,6 +395,8 @@ def _convert(options: argparse.Namespace) -> None:
     if options.like is None:
         if options.sum_biases:
             raise UsageError("--sum-biases: expected --like, the Keras file to fill")
+        if options.into and not options.names:
+            raise UsageError("--into: expected --names, which say what is no weight")
         formats.for_target(Path(options.target), options.format)
     snapshot = _snapshot(options.like or options.source, options)
     try:
@@ -400,6 +415,7 @@ def _convert(options: argparse.Namespace) -> None:
             like=snapshot if options.like else None,
             sum_biases=options.sum_biases,
             names=options.names,
+            into=options.into,
         )
     except UnsupportedError as error:
         if options.json and error.report is not None:
@@ -417,7 +433,9 @@ def _match(options: argparse.Namespace) -> None:
         if not equals:
             raise UsageError(f"--hint {hint}: expected LAYERS=NAMES, such as 'encoder/*=bert.*'")
         hints.append((left, right))
-    found = api.match(_snapshot(options.source, options), options.into, hints=hints)
+    found = api.match(
+        _snapshot(options.source, options), options.into, hints=hints, keep=options.keep
+    )
     if options.output:
         api.write_names(found, options.output)
     if options.json:

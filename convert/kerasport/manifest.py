@@ -382,6 +382,8 @@ def _tensor_problems(where: str, tensor: JSON) -> Iterable[str]:
     yield from _array_problems(where, tensor)
     if not _HEX.fullmatch(tensor["hash"]):
         yield f"{where}/hash: expected 64 hexadecimal digits, found {_short(tensor['hash'])}"
+    if type(tensor.get("kept", False)) is not bool:
+        yield f"{where}/kept: expected true or false, found {_short(tensor['kept'])}"
     if not all(map(_is_extent, tensor["sizes"].values())):
         yield f"{where}/sizes: expected a size for each axis, found {_short(tensor['sizes'])}"
     for index, origin in enumerate(tensor["sources"]):

@@ -19,6 +19,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from kerasport.errors import LayoutError, UsageError
 from kerasport.flatten import flattened
 from kerasport.layout import Layout
 from kerasport.matching import Found, Pair, numbered
-from kerasport.model import Note, Snapshot
+from kerasport.model import Note, Snapshot, StateDict, Tensor
 from kerasport.transpose import Move, Plan, move_notes
 from kerasport.units import Unit, joined, units
 
@@ -296,7 +297,14 @@ def _short_names(names: Sequence[str]) -> list[str]:
 # --------------------------------------------------------------------------------------- to a plan
 
 
-def renamed(steps: Plan, snapshot: Snapshot, naming: Naming, *, flatten: str = "reorder") -> Plan:
+def renamed(
+    steps: Plan,
+    snapshot: Snapshot,
+    naming: Naming,
+    *,
+    flatten: str = "reorder",
+    own: StateDict | None = None,
+) -> Plan:
     """The plan under other names and in their layouts.
 
     Args:
@@ -304,6 +312,7 @@ def renamed(steps: Plan, snapshot: Snapshot, naming: Naming, *, flatten: str = "
         snapshot: the model, with the kinds that the names give.
         naming: the names.
         flatten: as the plan was made.
+        own: the target's own tensors, for those that are no weights.
 
     Raises:
         UsageError: a line fits nothing, or two lines say the same; with every problem.
@@ -340,20 +349,47 @@ def renamed(steps: Plan, snapshot: Snapshot, naming: Naming, *, flatten: str = "
         for tensor in snapshot.tensors
         if placed[tensor.name] != tensor.size
     ]
-    own = {move.name for move in steps.moves} | set(snapshot)
+    before = {move.name for move in steps.moves} | set(snapshot)
     notes += [
         note
         for note in steps.notes
-        if note.subject not in own or note.kind not in ("kept", "renamed", "synthesised", "joined")
+        if note.subject not in before
+        or note.kind not in ("kept", "renamed", "synthesised", "joined")
     ]
     notes = [note for note in notes if note.subject in moves or note.kind != "reordered"]
-    notes += [Note("kept", name, "is no weight: it stays the target's own") for name in naming.kept]
+    if own is None:
+        message = "is no weight and is not written: it stays the target's own"
+        notes += [Note("kept", name, message) for name in naming.kept]
+    else:
+        kept = [t for t in own.values() if any(fnmatchcase(t.name, p) for p in naming.kept)]
+        moves |= {t.name: _kept(t) for t in kept if t.name not in moves}
+        notes += [
+            Note("kept", t.name, "is no weight: passed on as the target has it") for t in kept
+        ]
     return replace(
         steps,
         moves=tuple(moves.values()),
         notes=tuple(dict.fromkeys(notes)),
         problems=tuple(sorted(lost)),
         aliases={},
+    )
+
+
+def _kept(tensor: Tensor) -> Move:
+    """A tensor of the target's own, as it is."""
+    whole = replace(tensor, layout=None, at=frozenset())
+    return Move(
+        tensor.name,
+        tensor.dtype,
+        tensor.shape,
+        None,
+        frozenset(),
+        "",
+        "",
+        None,
+        (whole,),
+        trainable=False,
+        kept=True,
     )
 
 

@@ -70,6 +70,7 @@ class Move:
         fill: the value of what no source holds.
         trainable: None where the source does not say.
         tied: the moves of the same variable under further names, which would make this very tensor.
+        kept: whether it is no weight of the model but the target's own, passed on as it is.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Move:
     fill: float | None = None
     trainable: bool | None = None
     tied: tuple[Move, ...] = ()
+    kept: bool = False
 
     @property
     def spec(self) -> str:
@@ -289,7 +291,7 @@ class Plan:
     def report(self, state: StateDict, target: str) -> Report:
         """The ledger of the conversion into `target`."""
         written = (move for first in self.moves for move in (first, *first.tied))
-        placed = {source.name for move in written for source in move.sources}
+        placed = {source.name for move in written if not move.kept for source in move.sources}
         notes = tuple(Note(**note) for note in state.manifest["notes"])
         return Report(
             "convert",
@@ -313,7 +315,7 @@ def _entry(move: Move) -> dict[str, Any]:
         "shape": list(move.shape),
         "layout": None if move.layout is None else str(move.layout),
         "at": sorted(move.at),
-        "layer": move.layer,
+        "layer": move.layer or None,
         "role": move.role,
         "kind": move.kind,
         "trainable": move.trainable,
@@ -330,8 +332,9 @@ def _entry(move: Move) -> dict[str, Any]:
                 "shape": list(source.shape),
                 **_tied_entry(move, number),
             }
-            for number, source in enumerate(move.sources)
+            for number, source in enumerate(() if move.kept else move.sources)
         ],
+        **({"kept": True} if move.kept else {}),
     }
 
 

@@ -193,7 +193,7 @@ def _misshapen(sources: Mapping[str, Tensor], entry: Mapping[str, Any]) -> Itera
 def _unfilled(tensor: Tensor, entry: Mapping[str, Any]) -> Iterator[str]:
     """What the target made up must be what it says that it made up."""
     copies, missing = _copies(entry)
-    if entry["sources"] and not missing:
+    if entry.get("kept") or (entry["sources"] and not missing):
         return
     if entry["fill"] is None:
         yield f"{tensor.name}: comes from no source, and the manifest does not say what fills it"
