@@ -89,7 +89,7 @@ MAY_IMPORT = {
 # At the top of a module, these may import NumPy; everything else is imported inside functions.
 NUMPY = {
     *("backward", "dequantize", "layout", "lora", "matching", "model", "testing", "tiles"),
-    *("transpose", "verification", "readers", "running", "writers"),
+    *("torch", "transpose", "verification", "readers", "running", "writers"),
 }
 ONLY_IN = {
     # Where a Keras file says its architecture is asked before Keras opens it.

@@ -481,7 +481,8 @@ def test_two_branches_of_unlike_names_are_ambiguous() -> None:
         "Functional goes into the target in more than one way:\n"
         "  left   weight [5,6], bias [5]  a or b\n"
         "  right  weight [5,6], bias [5]  a or b\n"
-        "Neither names nor order tell them apart; say it: --hint 'left=a'"
+        "Neither names nor order tell them apart: say it with --hint 'left=a', or run it with "
+        "--inputs"
     )
     assert raised.value.exit_code == 5
 
@@ -521,6 +522,60 @@ def test_a_file_that_sorts_its_names_has_no_order(tmp_path: Path) -> None:
         kerasport.match(source, tmp_path / "x.safetensors")
 
 
+BRANCHES = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.end = nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 3)
+    def forward(self, x):
+        return {"y": self.end(self.b(x).tanh() + self.a(x))}
+"""
+
+
+def test_running_settles_what_nothing_else_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs that the model gave; where no way gives them, there is no match."""
+    monkeypatch.chdir(tmp_path)
+    name = f"branches_{random.randrange(10**9)}"
+    (tmp_path / f"{name}.py").write_text(BRANCHES)
+    x = keras.Input((6,))
+    left = L.Dense(5, "tanh", name="left")(x)
+    source = keras.Model(x, L.Dense(3, name="end")(L.add([left, L.Dense(5, name="right")(x)])))
+    rng = np.random.default_rng(2)
+    for variable in source.weights:
+        variable.assign(rng.normal(size=variable.shape))
+    given = rng.normal(size=(4, 6)).astype(np.float32)
+    recorded = {"x": given, "outputs": source(given).numpy()}
+    with pytest.raises(UnsupportedError, match="in more than one way"):
+        kerasport.match(source, f"{name}:Net")
+    names = kerasport.match(source, f"{name}:Net", inputs=recorded)
+    assert names.to_json()["names"] == {"a": "right", "b": "left", "end": "end"}
+    assert names.notes == ("proven by running it",)
+    with pytest.raises(UnsupportedError, match="in 2 ways, and 0 of them put out what the model"):
+        kerasport.match(source, f"{name}:Net", inputs={**recorded, "outputs": given[:, :3]})
+    with pytest.raises(UsageError, match="expected an output of shape"):
+        kerasport.match(source, f"{name}:Net", inputs={**recorded, "outputs": given})
+    with pytest.raises(UsageError, match="expected arrays of inputs and one of 'outputs'"):
+        kerasport.match(source, f"{name}:Net", inputs={"x": given})
+    np.savez(tmp_path / "io.npz", **recorded)
+    source.save(tmp_path / "m.keras")
+    words = ("match", "m.keras", "--into", f"{name}:Net", "--inputs")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "io.npz"])
+    assert ended.value.code == 0
+    assert '"a" = "right"' in capsys.readouterr().out
+    for wrong in ("nothing.npz", "m.keras"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, wrong])
+        assert ended.value.code == 2
+        assert "expected" in capsys.readouterr().err
+    torch.save({}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match=r"expected package\.module:factory to run"):
+        kerasport.match(source, tmp_path / "x.pt", inputs=recorded)
+
+
 def test_what_does_not_fit_is_told_on_both_sides() -> None:
     module = nn.Sequential(nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 2))
     with pytest.raises(UnsupportedError) as raised:
@@ -530,7 +585,7 @@ def test_what_does_not_fit_is_told_on_both_sides() -> None:
         "  2.weight [4,5], 2.bias [4]: no layer of the model fits it\n"
         "  3.weight [2,4], 3.bias [2]: no layer of the model fits it\n"
         "  end (weight [3,5], bias [3]): no module of the target fits it\n\n"
-        "A part is matched with --include and --exclude"
+        "A part is matched with --include, --exclude and --keep"
     )
 
 

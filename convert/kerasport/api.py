@@ -82,6 +82,8 @@ __all__ = [
 
 plan = transpose.plan
 # The formats of which a copy can be given other weights.
+# How near the outputs of a module must be to the model's, relative to the largest of them.
+CLOSE = 1e-4
 FILLED = ("keras", "keras-legacy", "keras-weights")
 
 # What the folder of a module holds.
@@ -540,6 +542,7 @@ def match(
     *,
     hints: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     keep: Iterable[str] = (),
+    inputs: str | PathLike[str] | Mapping[str, Any] | None = None,
 ) -> Naming:
     """Which module of a PyTorch model is which layer of a Keras model.
 
@@ -550,6 +553,9 @@ def match(
         hints: patterns of layers and of the target's names that belong together.
         keep: patterns of tensors that the model does not have, such as another task's head: they
             stay the target's own.
+        inputs: an `.npz` file, or arrays by name: what a factory's module takes, in its order and
+            layout, and under `outputs` what the model gave for it. The match is then proven by
+            running the module, and what is ambiguous is settled by it.
 
     Returns:
         The names, for `convert(…, names=…)`; `str` gives the file of them.
@@ -570,10 +576,30 @@ def match(
         for tensor in wanted
     ]
     pairs = tuple(hints.items() if isinstance(hints, Mapping) else hints)
+    judge = None if inputs is None else _judge(snapshot, name, inputs)
     found = matching.match(
-        snapshot, groups(snapshot), wanted, ordered=ordered, hints=pairs, name=name
+        snapshot, groups(snapshot), wanted, ordered=ordered, hints=pairs, name=name, judge=judge
     )
-    return named(found, snapshot, title=f"{snapshot.source.file} as {name}")
+    names = named(found, snapshot, title=f"{snapshot.source.file} as {name}")
+    return names if judge is None else replace(names, notes=("proven by running it",))
+
+
+def _judge(
+    snapshot: Snapshot, factory: str, inputs: str | PathLike[str] | Mapping[str, Any]
+) -> Callable[[matching.Found], bool]:
+    """What tells whether a module with the weights in it puts out what the model did."""
+    from kerasport.torch import arrays, runner
+
+    if ":" not in factory:
+        raise UsageError(f"--inputs: expected package.module:factory to run, found {factory}")
+    recorded = inputs if isinstance(inputs, Mapping) else arrays(_path(inputs))
+    deviation = runner(factory, recorded)
+
+    def judge(found: matching.Found) -> bool:
+        steps, _ = _renamed(snapshot, named(found, snapshot), flatten="reorder")
+        return deviation(steps.apply()) <= CLOSE
+
+    return judge
 
 
 def settled(

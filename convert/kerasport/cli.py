@@ -175,6 +175,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="tensors that the model does not have: they stay the target's own: 'classifier.*'",
     )
+    match.add_argument(
+        "--inputs",
+        metavar="NPZ",
+        type=_file,
+        help="prove the match by running the factory's module: its inputs, and the 'outputs' "
+        "that the model gave",
+    )
     _reading(match)
 
     inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
@@ -434,7 +441,11 @@ def _match(options: argparse.Namespace) -> None:
             raise UsageError(f"--hint {hint}: expected LAYERS=NAMES, such as 'encoder/*=bert.*'")
         hints.append((left, right))
     found = api.match(
-        _snapshot(options.source, options), options.into, hints=hints, keep=options.keep
+        _snapshot(options.source, options),
+        options.into,
+        hints=hints,
+        keep=options.keep,
+        inputs=options.inputs,
     )
     if options.output:
         api.write_names(found, options.output)

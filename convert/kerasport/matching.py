@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import islice, product
+from itertools import islice, permutations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -106,13 +106,15 @@ STAGES = {"attention": 0, "cross": 1, "feedforward": 2}
 ORDINALS = {"before": 0, "pre": 0, "first": 0, "after": 1, "post": 1, "second": 1}
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _COMBINATIONS = 96
+# How many ways are tried by running the target.
+_RUNS = 2000
 _SHOWN = 12
 # How much stronger structure is than names, and names than order.
 _BLOCK, _ORDER, _LEAST = 8.0, 0.2, 1e-6
 # What it counts that both sides have one name, numbers and all.
 _SAME = 8.0
 
-How = Literal["shape", "names", "order", "hint"]
+How = Literal["shape", "names", "order", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def match(
     ordered: bool,
     hints: Iterable[tuple[str, str]] = (),
     name: str = "the target",
+    judge: Callable[[Found], bool] | None = None,
 ) -> Found:
     """The one way in which the weights of a model go into the tensors of a target.
 
@@ -238,6 +241,7 @@ def match(
         ordered: whether they stand in the order of their making.
         hints: pairs of patterns, of units and of target names, that belong together.
         name: what the target is called in errors.
+        judge: runs the target with the weights in it: does it put out what the model did?
 
     Raises:
         UnsupportedError: there is no way, or more than one; with what is open and why.
@@ -262,21 +266,37 @@ def match(
         raise UnsupportedError(
             f"{snapshot.source.file} does not go into {name}:",
             problems,
-            advice="A part is matched with --include and --exclude",
+            advice="A part is matched with --include, --exclude and --keep",
         )
-    pairs = _settled(units, sides, name=f"{snapshot.source.file} goes into {name}")
-    used = {tensor for pair in pairs for tensor, _ in pair.tensors.values()}
-    kinds = {
-        pair.unit.layer: pair.unit.kind
-        for pair in pairs
-        if pair.unit.kind and snapshot[pair.unit.layer].kind is None
-    }
+    title = f"{snapshot.source.file} goes into {name}"
     place = {module.name: module.place for module in modules}
-    return Found(
-        tuple(sorted(pairs, key=lambda pair: place[pair.module])),
-        kinds,
-        tuple(wanted.name for wanted in target if wanted.name not in used),
-    )
+
+    def made(pairs: Sequence[Pair]) -> Found:
+        used = {tensor for pair in pairs for tensor, _ in pair.tensors.values()}
+        kinds = {
+            pair.unit.layer: pair.unit.kind
+            for pair in pairs
+            if pair.unit.kind and snapshot[pair.unit.layer].kind is None
+        }
+        return Found(
+            tuple(sorted(pairs, key=lambda pair: place[pair.module])),
+            kinds,
+            tuple(wanted.name for wanted in target if wanted.name not in used),
+        )
+
+    ways = _ways(units, sides, name=title, several=judge is not None)
+    if judge is None:
+        return made(next(ways))
+    tried = [made(pairs) for pairs in islice(ways, _RUNS + 1)]
+    if len(tried) > _RUNS:
+        raise UnsupportedError(f"{title} in more than {_RUNS} ways, too many to run: give hints")
+    right = [way for way in tried if judge(way)]
+    if len(right) != 1:
+        raise UnsupportedError(
+            f"{title} in {len(tried)} {'way' if len(tried) == 1 else 'ways'}, and {len(right)} of "
+            "them put out what the model did. Are the inputs as the module takes them?"
+        )
+    return right[0]
 
 
 # ------------------------------------------------------------------------------------ the target
@@ -764,9 +784,10 @@ def _place(name: str, table: Mapping[str, int]) -> int | None:
 # ---------------------------------------------------------------------------------- assignment
 
 
-def _settled(units: Sequence[Unit], sides: _Sides, *, name: str) -> list[Pair]:
-    """Every unit with its module, where that is certain."""
-    pairs: list[Pair] = []
+def _ways(
+    units: Sequence[Unit], sides: _Sides, *, name: str, several: bool
+) -> Iterator[list[Pair]]:
+    """Every unit with its module: the way that is certain, or all that are left where asked for."""
     rivals: list[tuple[Unit, _Module, Unit, _Module]] = []
     assigned: list[tuple[Unit, _Module, How]] = []
     for members, modules in _classes(units, sides):
@@ -774,8 +795,51 @@ def _settled(units: Sequence[Unit], sides: _Sides, *, name: str) -> list[Pair]:
         matched, open_pairs = _assigned(members, modules, evidence)
         assigned.extend(matched)
         rivals.extend(open_pairs)
-    if rivals:
+    if not rivals:
+        yield _pairs(assigned, sides, name)
+        return
+    if not several:
         raise UnsupportedError(f"{name} in more than one way:\n{_table(rivals)}")
+    open_units = [
+        [(unit, module) for unit, module in zip(group.values(), modules.values(), strict=True)]
+        for group, modules in _open(rivals, assigned)
+    ]
+    for changed in product(*(_permuted(group, sides) for group in open_units)):
+        module_of = {id(unit): module for group in changed for unit, module in group}
+        yield _pairs(
+            [
+                (unit, module_of.get(id(unit), module), "running" if id(unit) in module_of else how)
+                for unit, module, how in assigned
+            ],
+            sides,
+            name,
+        )
+
+
+def _permuted(
+    group: Sequence[tuple[Unit, _Module]], sides: _Sides
+) -> Iterator[list[tuple[Unit, _Module]]]:
+    """Every way in which units can have the modules of all of them."""
+    for modules in permutations(module for _, module in group):
+        pairs = [(unit, module) for (unit, _), module in zip(group, modules, strict=True)]
+        if all(sides.fit(unit, module) is not None for unit, module in pairs):
+            yield pairs
+
+
+def _open(
+    rivals: Sequence[tuple[Unit, _Module, Unit, _Module]],
+    assigned: Sequence[tuple[Unit, _Module, How]],
+) -> list[tuple[dict[str, Unit], dict[str, _Module]]]:
+    """Groups of units that could change places, with the module that each has now."""
+    has = {id(unit): module for unit, module, _ in assigned}
+    return [
+        (units, {has[id(unit)].name: has[id(unit)] for unit in units.values()})
+        for units, _ in _gathered(rivals)
+    ]
+
+
+def _pairs(assigned: Sequence[tuple[Unit, _Module, How]], sides: _Sides, name: str) -> list[Pair]:
+    pairs: list[Pair] = []
     turned, open_ones = _turned([(unit, module) for unit, module, _ in assigned], sides, name)
     for unit, module, how in assigned:
         tensors: dict[str, tuple[str, str]] = {}
@@ -931,8 +995,10 @@ def _best(scores: npt.NDArray[np.float64]) -> list[int]:
     return found
 
 
-def _table(rivals: Sequence[tuple[Unit, _Module, Unit, _Module]]) -> str:
-    """What is open: for each group of units the modules that each could be in."""
+def _gathered(
+    rivals: Sequence[tuple[Unit, _Module, Unit, _Module]],
+) -> list[tuple[dict[str, Unit], dict[str, _Module]]]:
+    """Units that could change places, directly or by way of others, with their modules."""
     grouped: list[tuple[dict[str, Unit], dict[str, _Module]]] = []
     for one, first, other, second in rivals:
         units = {one.path: one, other.path: other}
@@ -941,6 +1007,12 @@ def _table(rivals: Sequence[tuple[Unit, _Module, Unit, _Module]]) -> str:
             units, modules = {**group[0], **units}, {**group[1], **modules}
             grouped.remove(group)
         grouped.append((units, modules))
+    return grouped
+
+
+def _table(rivals: Sequence[tuple[Unit, _Module, Unit, _Module]]) -> str:
+    """What is open: for each group of units the modules that each could be in."""
+    grouped = _gathered(rivals)
     lines: list[str] = []
     for units, modules in grouped[:_SHOWN]:
         width = max(map(len, units))
@@ -951,8 +1023,8 @@ def _table(rivals: Sequence[tuple[Unit, _Module, Unit, _Module]]) -> str:
         lines.append(f"  … and {len(grouped) - _SHOWN} more")
     units, modules = grouped[0]
     lines.append(
-        f"Neither names nor order tell them apart; say it: --hint '{next(iter(units))}="
-        f"{next(iter(modules))}'"
+        f"Neither names nor order tell them apart: say it with --hint '{next(iter(units))}="
+        f"{next(iter(modules))}', or run it with --inputs"
     )
     return "\n".join(lines)
 

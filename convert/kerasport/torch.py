@@ -14,10 +14,11 @@ import importlib.util
 import itertools
 import linecache
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from kerasport.errors import MissingExtraError, UsageError
 from kerasport.model import Snapshot, StateDict, dtype_name
@@ -25,7 +26,7 @@ from kerasport.model import Snapshot, StateDict, dtype_name
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["described", "load_module"]
+__all__ = ["arrays", "described", "load_module", "runner"]
 
 _numbers = itertools.count(1)
 
@@ -80,17 +81,8 @@ def load_module(
     return model.eval()
 
 
-def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
-    """The state dict of what `package.module:factory` makes: names, shapes, whether floats.
-
-    The factory is the caller's own code, and is run because the caller names it.
-
-    Args:
-        name: a function without arguments, or a class, that gives an `nn.Module`.
-
-    Raises:
-        UsageError: there is no such factory, or it gives no module.
-    """
+def _made(name: str) -> Any:
+    """What `package.module:factory` makes."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch", "running the factory of a PyTorch module")
     place, _, attribute = name.partition(":")
@@ -107,10 +99,86 @@ def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
     module = made() if isinstance(made, type) or not hasattr(made, "state_dict") else made
     if not hasattr(module, "state_dict"):
         raise UsageError(f"{name}: expected a factory of an nn.Module, found {type(module)}")
+    return module
+
+
+def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
+    """The state dict of what `package.module:factory` makes: names, shapes, whether floats.
+
+    The factory is the caller's own code, and is run because the caller names it.
+
+    Args:
+        name: a function without arguments, or a class, that gives an `nn.Module`.
+
+    Raises:
+        UsageError: there is no such factory, or it gives no module.
+    """
+    module = _made(name)
     return [
         (key, tuple(value.shape), value.is_floating_point())
         for key, value in module.state_dict().items()
     ]
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an `.npz` file, by name; nothing in it is run.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise UsageError(f"{path}: expected an .npz file of arrays, found: {error}") from None
+
+
+def runner(name: str, recorded: Mapping[str, Any]) -> Callable[[StateDict], float]:
+    """What runs the module of a factory with a state dict, and tells how far off it is.
+
+    Args:
+        name: the factory.
+        recorded: `outputs`, as the model gave them, and the inputs for that, as the module takes
+            them, in its order.
+
+    Returns:
+        A function of a state dict that gives the largest difference, relative to the largest
+        output.
+
+    Raises:
+        UsageError: there is no such factory, or there are no inputs or no outputs.
+    """
+    inputs = [values for key, values in recorded.items() if key != "outputs"]
+    if "outputs" not in recorded or not inputs:
+        raise UsageError(
+            f"--inputs: expected arrays of inputs and one of 'outputs', found {', '.join(recorded)}"
+        )
+    module = _made(name)
+    import torch
+
+    expected = torch.from_numpy(recorded["outputs"])
+    scale = float(expected.abs().max()) or 1.0
+
+    def deviation(state: StateDict) -> float:
+        module.load_state_dict(_tensors(state), strict=False)
+        with torch.no_grad():
+            given = module.eval()(*map(torch.from_numpy, inputs))
+        found = [y for y in _flat(given) if getattr(y, "shape", None) == expected.shape]
+        if not found:
+            raise UsageError(f"{name}: expected an output of shape {tuple(expected.shape)}")
+        return float((found[0] - expected).abs().max()) / scale
+
+    return deviation
+
+
+def _flat(outputs: Any) -> list[Any]:
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    if isinstance(outputs, list | tuple):
+        return [y for part in outputs for y in _flat(part)]
+    return [outputs]
 
 
 def _tensors(state: StateDict) -> dict[str, torch.Tensor]:
