@@ -31,7 +31,8 @@ MAY_IMPORT = {
         *("architecture", "errors", "kinds", "layout", "model", "options", "shapes", "variants"),
     },
     "hints": {"architecture", "flatten", "kinds", "model", "options", "shapes", "variants"},
-    "custom": {"conventions", "errors", "kinds", "layout", "model"},
+    "plugins": set(),
+    "custom": {"conventions", "errors", "kinds", "layout", "model", "plugins"},
     "arrange": {"architecture", "custom", "kinds", "model"},
     "templates": {"arrange", "custom", "model"},
     "ties": {"architecture", "model"},
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "writers": {"errors", "manifest", "model", "writers"},
     "restore": {"architecture", "conventions", "custom", "errors", "kinds", "layout", "model"},
     "verification": {"errors", "layout", "manifest", "model", "ties", "tiles"},
-    "formats": {"errors", "model"},
+    "formats": {"errors", "model", "plugins"},
     "api": {
         *("architecture", "averages", "backward", "codegen", "conventions", "custom", "dequantize"),
         *("errors", "formats", "identify", "lora", "manifest", "matching", "model", "naming"),

@@ -12,10 +12,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from kerasport import plugins
 
 ROOT = Path(__file__).parent.parent
 CNN = ROOT / "fixtures" / "cnn.keras"
@@ -200,3 +204,67 @@ def test_a_format_whose_module_is_missing_is_named(tmp_path: Path) -> None:
     run = kerasport("convert", str(CNN), "x.foo", "--to", "torch", site=tmp_path, cwd=tmp_path)
     assert run.returncode == 2
     assert "kerasport: format foo cannot be used: No module named 'mine.none'" in run.stderr
+
+
+# ------------------------------------------------------------------------- where packages may lie
+
+
+@pytest.mark.parametrize("about", ["Foo-1.dist-info", "foo.egg-info", "FOO-1.DIST-INFO"])
+def test_what_python_finds_is_found(
+    about: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / about).mkdir()
+    (tmp_path / about / "METADATA").write_text("Metadata-Version: 2.1\nName: foo\nVersion: 1\n")
+    (tmp_path / about / "entry_points.txt").write_text("[kerasport.test]\nb = x:y\na = x:y\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert len(metadata.entry_points(group="kerasport.test")) == 2
+    assert [point.name for point in plugins.entry_points("kerasport.test")] == ["a", "b"]
+
+
+def test_packages_in_an_archive_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "foo.zip", "w") as archive:
+        archive.writestr("foo-1.dist-info/METADATA", "Name: foo\nVersion: 1\n")
+        archive.writestr("foo-1.dist-info/entry_points.txt", "[kerasport.test]\na = x:y\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "foo.zip"), *sys.path])
+    assert [point.name for point in plugins.entry_points("kerasport.test")] == ["a"]
+
+
+def test_packages_that_another_finder_knows_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        @staticmethod
+        def find_distributions(context: object) -> list[metadata.Distribution]:
+            return [Package()]
+
+        @staticmethod
+        def find_spec(*_: object) -> None:
+            return None
+
+    class Package(metadata.Distribution):
+        def read_text(self, filename: str) -> str | None:
+            texts = {"METADATA": "Name: foo\n", "entry_points.txt": "[kerasport.test]\na = x:y\n"}
+            return texts.get(filename)
+
+        def locate_file(self, path: object) -> Path:
+            return Path(str(path))
+
+    assert plugins.entry_points("kerasport.test") == []
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert [point.name for point in plugins.entry_points("kerasport.test")] == ["a"]
+
+
+def test_without_a_package_python_s_search_is_not_even_imported() -> None:
+    """It takes as long as listing a small model."""
+    code = (
+        "import sys\n"
+        "from kerasport import plugins\n"
+        "print(plugins.entry_points('kerasport.test'), 'importlib.metadata' in sys.modules)"
+    )
+    environment = {"PYTHONPATH": str(ROOT / "convert"), "PATH": os.environ["PATH"]}
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "[] False\n"

@@ -56,6 +56,7 @@ from kerasport.errors import KerasportError, LayoutError, UsageError
 from kerasport.kinds import CLASSES, Facet
 from kerasport.layout import Layout, Part, derive
 from kerasport.model import dtype_named
+from kerasport.plugins import entry_points
 
 __all__ = ["GROUP", "LayerTable", "Own", "PartOf", "installed", "key", "loaded", "text"]
 
@@ -258,11 +259,8 @@ def installed() -> LayerTable:
     Raises:
         UsageError: one cannot be loaded or used, or two describe a class under one name.
     """
-    from importlib.metadata import entry_points
-
     table = LayerTable()
-    points = entry_points(group=GROUP)
-    for point in sorted(points, key=lambda point: (point.name, point.value)):
+    for point in entry_points(GROUP):
         where = f"entry point {point.name} = {point.value}"
         try:
             found = point.load()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasport.errors import KerasportError, UnknownFormatError, UsageError
+from kerasport.plugins import entry_points
 
 __all__ = ["FORMATS", "Format", "detected", "for_target", "known", "named"]
 
@@ -175,11 +176,8 @@ def known() -> Mapping[str, Format]:
         UsageError: a package's entry point cannot be loaded, is no `Format`, or takes a name that
             is taken.
     """
-    from importlib.metadata import entry_points
-
     table = {row.name: row for row in FORMATS}
-    points = entry_points(group="kerasport.formats")
-    for point in sorted(points, key=lambda point: (point.name, point.value)):
+    for point in entry_points("kerasport.formats"):
         try:
             row = point.load()
         except (ImportError, AttributeError) as error:
