@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from kerasport.architecture import Graph, Node, parse
-from kerasport.flatten import flattened
+from kerasport.flatten import Flattened, flattened
 from kerasport.kinds import FORGET_BIAS, facets
 from kerasport.model import Layer, Snapshot
 from kerasport.options import Options, options
@@ -91,7 +91,9 @@ HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def hints(snapshot: Snapshot, *, to: str) -> dict[str, dict[str, dict[str, JSON]]]:
+def hints(
+    snapshot: Snapshot, *, to: str, seen: Flattened | None = None
+) -> dict[str, dict[str, dict[str, JSON]]]:
     """The module hints of every layer: by path and name, a value and whether it changes results.
 
     >>> from kerasport.model import Source
@@ -103,11 +105,12 @@ def hints(snapshot: Snapshot, *, to: str) -> dict[str, dict[str, dict[str, JSON]
     Args:
         snapshot: identified layers.
         to: the convention whose modules will hold the weights.
+        seen: what `flattened` said of them, where it was asked already.
     """
     graph = None if snapshot.architecture is None else parse(snapshot.architecture)
     calls = {} if graph is None else shapes(graph, inputs_of(snapshot.architecture))
     masks = _masks(graph)
-    images = flattened(snapshot).images if graph is not None else {}
+    images = {} if graph is None else (seen or flattened(snapshot)).images
     first = graph is not None and any(
         options(leaf.node.class_name, leaf.node.config).channels_first for leaf in graph.leaves()
     )

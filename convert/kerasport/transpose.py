@@ -418,6 +418,7 @@ def plan(
     problems: list[str] = []
     kinds = {layer.path: layer.kind for layer in snapshot.layers}
     orders: Mapping[str, Mapping[str, Order]] = {}
+    seen = None
     if flatten == "reorder" and to != "keras":
         seen = flattened(snapshot)
         orders = seen.orders
@@ -464,7 +465,7 @@ def plan(
             if tied == "both":
                 moves.append(replace(move, name=name, layer=second, tied=()))
     problems.extend(_collisions(moves))
-    advice = hints(snapshot, to=to) | {
+    advice = hints(snapshot, to=to, seen=seen) | {
         layer.path: own.advice(layer.config)
         for layer in snapshot.layers
         if (own := custom.get(layer.kind or "")) is not None
