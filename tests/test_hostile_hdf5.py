@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -287,6 +288,29 @@ def test_a_value_that_lies_beyond_the_end_is_refused(tmp_path: Path) -> None:
     assert data.count(needle) == 1
     path.write_bytes(data.replace(needle, (len(data) - 8).to_bytes(8, "little")))
     with pytest.raises(MalformedError, match=r"invalid dataset size|60 bytes, and stores 8"):
+        keras_weights.read(path)
+
+
+def test_a_collection_of_texts_that_never_ends_is_refused(tmp_path: Path) -> None:
+    """The HDF5 library itself would go round in it for ever."""
+
+    def plant(file: Any) -> None:
+        file.attrs["keras_version"] = "2.15.0"  # of any length, so it lies in a collection
+        other_attributes(file)
+
+    path = write(tmp_path / "file.h5", plant)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL")
+    for blank in range(start + 16, start + 4096, 96):
+        broken = data.copy()
+        broken[blank : blank + 16] = bytes(16)
+        path.write_bytes(broken)
+        with contextlib.suppress(KerasportError):
+            keras_weights.read(path)
+    broken = data.copy()
+    broken[start + 16 : start + 32] = bytes(16)
+    path.write_bytes(broken)
+    with pytest.raises(MalformedError, match="bad global heap collection"):
         keras_weights.read(path)
 
 

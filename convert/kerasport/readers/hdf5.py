@@ -13,6 +13,7 @@ crashes the interpreter.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ MAX_DEPTH: Final = 256
 
 MAX_TEXT: Final = 64 << 20
 """How many bytes one attribute may announce, and how many texts it may list."""
+
+_OBJECT: Final = 16
+"""The size of the head of a collection of texts, and of each object in it, as all files have it."""
 
 FLOOR: Final = 1 << 20
 EXPANSION: Final = 1100
@@ -67,8 +71,60 @@ def opened(region: Region, where: str) -> Iterator[Native]:
     """
     import h5py
 
-    with _blaming(where), h5py.File(region.file(), "r") as file:
+    with _blaming(where), h5py.File(_Guarded(region), "r") as file:
         yield h5py.h5g.open(file.id, b"/")
+
+
+class _Guarded(io.RawIOBase):
+    """A file as HDF5 reads it, in which a collection of texts that would never end is blank.
+
+    Texts of any length lie in collections (`GCOL`), as objects one behind the other. The library
+    goes from one to the next by the size that is written there, and where that is nothing it
+    stays where it is for ever. Instead of such a collection it finds zeros, and complains.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self._file = region.file()
+        self._region = region
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, into: Any) -> int:
+        at = self._file.tell()
+        size: int = self._file.readinto(into) or 0
+        if bytes(into[:4]) == b"GCOL" and not _ends(self._region, at):
+            into[:size] = bytes(size)
+        return size
+
+
+def _ends(region: Region, at: int) -> bool:
+    """Whether the objects of a collection lead from its beginning to its end."""
+    if at + _OBJECT > region.size:
+        return False
+    size = int.from_bytes(region.read(at + 8, 8), "little")
+    if size > region.size - at:
+        return False
+    data = region.read(at, size)
+    place = _OBJECT
+    while place + _OBJECT <= size:
+        number = int.from_bytes(data[place : place + 2], "little")
+        own = int.from_bytes(data[place + 8 : place + _OBJECT], "little")
+        # Object 0 is the room that is left, its own head included.
+        step = own if not number else _OBJECT + -(-own // 8) * 8
+        if step < _OBJECT:
+            return False
+        place += step
+    return True
 
 
 @contextmanager

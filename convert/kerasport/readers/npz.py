@@ -47,16 +47,28 @@ _OBJECT: Final = "|O"
 def matches(path: Path) -> bool:
     """Whether a file is an archive of arrays and of nothing else.
 
+    An archive that was cut off counts too if its first member is an array, so that the reader can
+    say what is wrong with it.
+
     Args:
         path: the file.
     """
     try:
-        found = names(mapped(path))
+        region = mapped(path)
+        found = names(region)
     except KerasportError:
         return False
+    if found is None:
+        return _begins_with_an_array(region)
     if not found or MANIFEST in found:  # a state dict that a package of others wrote
         return False
     return all(name.endswith(SUFFIX) for name in found)
+
+
+def _begins_with_an_array(region: Region) -> bool:
+    head = region.read(0, min(region.size, 1 << 12))
+    size = int.from_bytes(head[26:28], "little")
+    return head[:4] == b"PK\x03\x04" and head[30 : 30 + size].endswith(SUFFIX.encode())
 
 
 def read(

@@ -48,12 +48,19 @@ _TYPED_DATA: Final = frozenset({4, 5, 6, 7, 10, 11})
 
 
 def matches(path: Path) -> bool:
-    """True if the content is an ONNX model: fields to the end, a version and a graph among them."""
+    """True if the content is an ONNX model: fields to the end, a version and a graph among them.
+
+    One that was cut off within its graph counts too, so that the reader can say so.
+    """
+    numbers: set[int] = set()
     try:
         data = targets.mapped(path)
         if data.size < 4 or data[0] != 8:
             return False
-        numbers = {number for number, _ in _fields(data, 0, data.size)}
+        for number, _ in _fields(data, 0, data.size):
+            numbers.add(number)
+    except _CutOffError as error:
+        numbers.add(error.number)
     except (MalformedError, OSError, ValueError):
         return False
     return {1, 7} <= numbers <= {*range(1, 9), 14, 20, 25, 26}
@@ -91,6 +98,14 @@ class _WireError(MalformedError):
     """A field that does not fit the message that it lies in."""
 
 
+class _CutOffError(_WireError):
+    """A field that is longer than what is left, and its number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        self.number = number
+        super().__init__(message)
+
+
 Span = tuple[int, int]
 
 
@@ -126,7 +141,8 @@ def _fields(data: Bytes, start: int, stop: int) -> Iterator[tuple[int, int | Spa
         else:
             raise _WireError(f"a field of wire type {wire} before byte {at}")
         if length > stop - at:
-            raise _WireError(f"{length:,} bytes declared at byte {at}, {stop - at:,} are left")
+            message = f"{length:,} bytes declared at byte {at}, {stop - at:,} are left"
+            raise _CutOffError(message, number)
         yield number, (at, at + length)
         at += length
 

@@ -58,7 +58,9 @@ def matches(path: Path) -> bool:
     if len(head) < 10:
         return False
     (length,) = struct.unpack_from("<Q", head)
-    return 2 <= length <= min(HEADER_LIMIT, size - 8) and head[8:9] == b"{"
+    if length > size - 8:  # cut off within its header, which begins as all headers do
+        return length <= HEADER_LIMIT and head[8:10] == b'{"'
+    return length >= 2 and head[8:9] == b"{"
 
 
 def read(path: Path) -> StateDict:
