@@ -103,6 +103,7 @@ ONLY_IN = {
     "onnx": {"readers", "writers"},
     "pyarrow": {"readers", "writers"},
     "safetensors": {"readers", "writers"},
+    "tensorstore": {"readers"},
     "torch": {"readers", "running", "testing", "torch", "writers"},
 }
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}

@@ -83,6 +83,15 @@ FORMATS: tuple[Format, ...] = (
         "kerasport.readers.keras_legacy",
     ),
     Format(
+        "keras-orbax",
+        "Orbax checkpoint of Keras 3, the latest step or one of them",
+        (),
+        b"",
+        "kerasport.readers.keras_orbax",
+        "",
+        "orbax",
+    ),
+    Format(
         "keras-sharded",
         "Keras 3 weights in parts, with their index",
         (".weights.json",),
