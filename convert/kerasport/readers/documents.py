@@ -41,6 +41,8 @@ def file_bytes(path: Path) -> bytes:
         MalformedError: it is no small one.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: expected a file, found a folder, a device or a pipe")
         with path.open("rb") as file:
             found = file.read(LIMIT + 1)
     except OSError as error:

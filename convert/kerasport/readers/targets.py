@@ -36,6 +36,8 @@ def mapped(path: Path) -> Bytes:
         UsageError: it cannot be opened.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: expected a file, found a folder, a device or a pipe")
         with path.open("rb") as file:
             if not file.seek(0, 2):
                 return np.empty(0, np.uint8)

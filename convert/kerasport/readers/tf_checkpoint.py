@@ -18,6 +18,7 @@ import numpy as np
 from kerasport.architecture import parse
 from kerasport.errors import KerasportError, UsageError
 from kerasport.model import Snapshot, Source
+from kerasport.readers.documents import begins
 from kerasport.readers.mapped import mapped
 from kerasport.readers.tf1_names import layers_by_name, meanings_by_graph
 from kerasport.readers.tf_bundle import bundle, is_single, single_file
@@ -98,11 +99,7 @@ def _in_folder(folder: Path) -> Path | None:
 
 def _latest(state: Path) -> Path | None:
     """The prefix that a state file names, looked for beside it: people move folders."""
-    try:
-        with state.open("rb") as file:
-            found = _STATE.search(file.read(_MAX_STATE))
-    except OSError:
-        return None
+    found = _STATE.search(begins(state, _MAX_STATE))
     if found is None:
         return None
     text = found[1].replace(b"\\\\", b"/").decode("utf-8", "replace")

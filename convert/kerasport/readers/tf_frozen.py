@@ -32,7 +32,6 @@ __all__ = ["matches", "read"]
 _OP: Final = re.compile(r"[A-Za-z0-9_.>]+$")
 _FIELDS: Final = (1, 2, 3, 4)
 _VARIABLES: Final = ("VariableV2", "Variable", "VarHandleOp")
-_MAX_NODE: Final = 1 << 31
 
 
 def matches(path: Path) -> bool:
@@ -64,7 +63,9 @@ def _is_graph(region: Region) -> bool:
         if tag & 7 == 2 and at + place + size > region.size:
             return False
         if tag == 0x0A:
-            node = decode(region.read(at + place, min(size, _MAX_NODE)), NODE, where=where)
+            part = region.part(at + place, size)
+            data = memoryview(region.map)[part.start : part.start + part.size]
+            node = decode(data, NODE, where=where)  # it may hold all the weights there are
             return bool(node["name"]) and bool(_OP.match(node["op"] or ""))
         at += place + (size if tag & 7 == 2 else 0)
     return False

@@ -22,6 +22,7 @@ import numpy as np
 from kerasport.architecture import Node, config_of, parse
 from kerasport.errors import MalformedError, UnknownFormatError, UsageError
 from kerasport.model import Snapshot, Source
+from kerasport.readers.documents import begins
 from kerasport.readers.mapped import Region, mapped
 from kerasport.readers.tf1_names import layers_by_name, meanings_by_graph
 from kerasport.readers.tf_bundle import Bundle, bundle
@@ -67,11 +68,7 @@ def _folder(path: Path) -> Path | None:
 
 def _begins(path: Path) -> bool:
     """Whether a file begins as a SavedModel does: with the version of its schema, 1."""
-    try:
-        with path.open("rb") as file:
-            return file.read(3) == b"\x08\x01\x12"
-    except OSError:
-        return False
+    return begins(path, 3) == b"\x08\x01\x12"
 
 
 def read(
