@@ -578,7 +578,10 @@ def moved(
     """
     if layer.kind is None:
         stored = ", ".join(f"{role} {tensor.spec}" for role, tensor in layer.weights.items())
-        raise UnsupportedError(f"{layer.note or 'unknown kind'} (stored: {stored})")
+        note = layer.note or "unknown kind"
+        if f"({stored})" not in note:  # which may have listed them already
+            note = f"{note} (stored: {stored})"
+        raise UnsupportedError(note)
     case = next(case for case in rows(table[layer.kind]) if case.holds(layer.sizes))
     if isinstance(case.slots, Absent):
         raise UnsupportedError(f"{layer.kind}: {case.slots.reason}")
