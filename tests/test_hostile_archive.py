@@ -225,6 +225,16 @@ def test_a_member_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
     refused(path, r"announces 4294967294 bytes and stores \d+")
 
 
+def test_weights_that_unpack_to_nothing_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("config.json", "metadata.json"):
+            archive.writestr(name, "{}")
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(MalformedError):
+        keras_archive.read(path)
+
+
 @pytest.mark.parametrize("by", [-5, 5])
 def test_a_member_that_unpacks_to_another_size_is_refused(tmp_path: Path, by: int) -> None:
     path = archive(tmp_path / "m.keras", method=zipfile.ZIP_DEFLATED)

@@ -564,6 +564,12 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
         tf_checkpoint.read(tmp_path / "c.index")
 
 
+def test_a_state_file_with_a_nul_names_no_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path / "a", {"x": np.float32(1)})
+    (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a\0b"\n')
+    assert tf_checkpoint.prefix_of(tmp_path) == tmp_path / "a"
+
+
 def test_a_path_to_nothing_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="found no index"):
         tf_checkpoint.read(tmp_path / "nothing")

@@ -144,6 +144,8 @@ def unpacked(pieces: Iterable[bytes], *, size: int, where: str) -> Region:
     Raises:
         MalformedError: there are more or fewer than announced.
     """
+    if not size:
+        raise MalformedError(f"{where}: is empty")
     with tempfile.TemporaryFile() as file:
         written = 0
         for piece in pieces:

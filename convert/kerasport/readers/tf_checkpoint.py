@@ -103,6 +103,8 @@ def _latest(state: Path) -> Path | None:
     if found is None:
         return None
     text = found[1].replace(b"\\\\", b"/").decode("utf-8", "replace")
+    if "\0" in text:
+        return None
     below = PurePosixPath(text)
     if not below.is_absolute() and ".." not in below.parts:
         prefix = state.parent / below
