@@ -188,7 +188,10 @@ def placed(snapshot: Snapshot) -> tuple[Snapshot, Mapping[str, tuple[Spec, ...]]
 
 def _owners(snapshot: Snapshot) -> Iterator[_Owner]:
     architecture = snapshot.architecture
-    if architecture is None:
+    named = all(
+        layer.class_name and not _is_hub(layer.class_name, None) for layer in snapshot.layers
+    )
+    if architecture is None or named:  # nothing of KerasHub's is among them
         return
     graph = parse(architecture)
     if graph is None:
