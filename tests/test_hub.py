@@ -23,7 +23,7 @@ from keras import layers as L
 
 import kerasport
 from benchmarks.hub import built, compared, mistaken
-from kerasport import hub
+from kerasport import codegen, hub
 from kerasport.errors import UnsupportedError
 from kerasport.hub import weights
 from kerasport.kinds import CLASSES, facets, snake_case
@@ -346,3 +346,13 @@ def test_the_report_says_what_was_recognised_by_the_table() -> None:
     layer = plan.layers["decoder_block_0/pre_ffw_norm"]
     assert (layer["inferred"], layer["class"]) == (True, None)
     assert layer["hints"]["scale_offset"] == {"value": 1.0, "changes_results": True}
+
+
+def test_a_module_of_a_backbone_is_refused_with_the_reason() -> None:
+    """What the layers do to one another is in KerasHub's code, and in no configuration."""
+    with pytest.raises(UnsupportedError) as caught:
+        codegen.source(kerasport.read(built("Bert")))
+    assert str(caught.value) == (
+        "BertBackbone: expected an architecture that lists its layers; that of a BertBackbone has "
+        "its options alone, and its code is not in it. Convert its weights without a module"
+    )

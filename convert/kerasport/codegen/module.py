@@ -108,6 +108,13 @@ def module(
         UnsupportedError: the file has no architecture, or a layer that no module can stand for.
     """
     graph = None if snapshot.architecture is None else parse(snapshot.architecture)
+    if graph is None and snapshot.architecture is not None:
+        name = snapshot.architecture.get("class_name")
+        raise UnsupportedError(
+            f"{snapshot.source.file}: expected an architecture that lists its layers; that of a "
+            f"{name} has its options alone, and its code is not in it. Convert its weights without "
+            "a module"
+        )
     if graph is None:
         raise UnsupportedError(
             f"{snapshot.source.file}: expected a model with its architecture, found weights alone; "
