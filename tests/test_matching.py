@@ -741,6 +741,14 @@ def test_names_that_do_not_fit_the_model_are_refused(
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_names_alone_do_not_say_what_a_layer_is(tmp_path: Path) -> None:
+    """Several kinds fit it, and the first of them is as good as any: a guess."""
+    hub, _ = MODELS["bert"]
+    names = {"version": 1, "names": {"emb": "token_embedding"}}
+    with pytest.raises(UsageError, match=r"the kind of token_embedding is not known: give it"):
+        kerasport.convert(snapshot(hub(1)), tmp_path / "x.pt", to="torch", names=names)
+
+
 def test_names_that_leave_a_layer_out_would_lose_it(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="d_2/bias: would be lost: the names give it no"):
         named_with(tmp_path, {"a": "d_1"})

@@ -325,7 +325,7 @@ def renamed(
         try:
             expanded = _expanded(entry, paths)
             if not expanded:
-                problems.append(f"{entry.target}: no layer is called {' or '.join(entry.sources)}")
+                problems.append(f"{entry.target}: {_nowhere(entry, snapshot)}")
             for target, sources in expanded:
                 for move in _moves(entry, target, [known[source] for source in sources]):
                     if move.name in moves:
@@ -373,6 +373,17 @@ def renamed(
         problems=tuple(sorted(lost)),
         aliases={},
     )
+
+
+def _nowhere(entry: Entry, snapshot: Snapshot) -> str:
+    """Why a line fits nothing: there is no such layer, or nothing says what it is."""
+    pattern, _ = _pattern(entry.sources[0])
+    paths = numbered(list(snapshot))
+    for path, name in paths.items():
+        unknown = snapshot[path].kind is None
+        if unknown and (pattern.fullmatch(name) or pattern.fullmatch(path)):
+            return f"the kind of {path} is not known: give it under [kinds]"
+    return f"no layer is called {' or '.join(entry.sources)}"
 
 
 def _kept(tensor: Tensor) -> Move:

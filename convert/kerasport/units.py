@@ -85,15 +85,21 @@ class Group:
     why: str = ""
 
 
-def groups(snapshot: Snapshot, *, flatten: str = "reorder") -> list[Group]:
-    """Every layer of a snapshot in every reading, with those joined that can be one module."""
+def groups(snapshot: Snapshot, *, flatten: str = "reorder", unsettled: bool = True) -> list[Group]:
+    """Every layer of a snapshot in every reading, with those joined that can be one module.
+
+    Args:
+        snapshot: the model.
+        flatten: whether what lies behind a flattened image is `reorder`ed, or `keep`s its order.
+        unsettled: whether layers whose kind is not known are read as every kind that fits.
+    """
     orders = flattened(snapshot).orders if flatten == "reorder" else {}
     alone: dict[str, Group] = {}
     for layer in snapshot.layers:
         readings: list[Reading] = []
         why = layer.note
         order = orders.get(layer.path, {})
-        for kind in _kinds(layer, snapshot):
+        for kind in _kinds(layer, snapshot) if unsettled or layer.kind else ():
             try:
                 readings.extend(_readings(kind, snapshot, order))
             except (UnsupportedError, LayoutError) as error:
@@ -107,7 +113,7 @@ def groups(snapshot: Snapshot, *, flatten: str = "reorder") -> list[Group]:
 def units(snapshot: Snapshot, *, flatten: str = "reorder") -> dict[str, list[Unit]]:
     """The units of every layer whose kind is known, in all readings, by their paths."""
     found: dict[str, list[Unit]] = {}
-    for group in groups(snapshot, flatten=flatten):
+    for group in groups(snapshot, flatten=flatten, unsettled=False):
         for reading in group.readings:
             for unit in reading:
                 if not unit.paths:
