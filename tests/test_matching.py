@@ -25,6 +25,7 @@ from torch import nn
 import kerasport
 from kerasport import cli
 from kerasport.errors import UnsupportedError, UsageError
+from kerasport.identify import identify
 from kerasport.matching import Wanted, _best, match
 from kerasport.model import Layer, Snapshot, Source, Tensor
 from kerasport.naming import Naming, loaded
@@ -627,8 +628,6 @@ def scrambled(draw: st.DrawFn) -> tuple[Snapshot, list[Wanted], dict[str, str]]:
     for place, (inputs, outputs) in enumerate(shapes):
         name = f"m{letters[-1 - place] * 3}"
         made += [Wanted(f"{name}.weight", (outputs, inputs)), Wanted(f"{name}.bias", (outputs,))]
-    from kerasport.identify import identify
-
     return identify(Snapshot(Source("x", "memory"), tuple(layers))), made, truth
 
 
@@ -739,6 +738,20 @@ def test_names_that_do_not_fit_the_model_are_refused(
     with pytest.raises(UsageError, match=re.escape(message)):
         named_with(tmp_path, entries)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["d" + "7" * 5000, "٣", "", "a.b", "{n}", "Ünï 1/2", "d\n1"])
+def test_names_of_any_kind_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
+    """Layers and tensors are called what strangers call them."""
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    weights = {"0": Tensor.of(f"{name}/0", kernel), "1": Tensor.of(f"{name}/1", kernel[0])}
+    source = identify(
+        Snapshot(Source("x", "memory"), (Layer(name, "Dense", {"units": 3}, weights),))
+    )
+    target = [Wanted(f"{name}.weight", (3, 2)), Wanted(f"{name}.bias", (3,))]
+    names = loaded(tomllib.loads(str(kerasport.match(source, target))))
+    (entry,) = names.entries
+    assert (entry.target, entry.sources) == (name, (name,))
 
 
 def test_names_alone_do_not_say_what_a_layer_is(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ PHRASES = (
 # What comes first in a block of a transformer, and what words say of two that are alike.
 STAGES = {"attention": 0, "cross": 1, "feedforward": 2}
 ORDINALS = {"before": 0, "pre": 0, "first": 0, "after": 1, "post": 1, "second": 1}
-_TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_TOKEN = re.compile(r"[a-z]+|[0-9]{1,18}")
 _COMBINATIONS = 96
 # How many ways are tried by running the target.
 _RUNS = 2000
@@ -595,7 +595,6 @@ def _shapes(unit: Unit) -> str:
 @cache
 def _tokens(name: str) -> tuple[str | int, ...]:
     """The words and numbers of a name, in order."""
-    name = name.lower() if name.isupper() else name
     lowered = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     for phrase, meaning in PHRASES:
         lowered = lowered.replace(phrase, meaning)

@@ -36,8 +36,8 @@ __all__ = ["Entry", "Naming", "loaded", "named", "renamed"]
 
 JSON = Any
 VERSION: Final = 1
-_HOLE: Final = re.compile(r"\{([a-z])([+-]\d+)?\}")
-_NUMBER: Final = re.compile(r"\d+")
+_HOLE: Final = re.compile(r"\{([a-z])([+-][0-9]{1,9})?\}")
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 _LETTERS: Final = "nmkij"
 
 
@@ -435,7 +435,7 @@ def _pattern(source: str) -> tuple[re.Pattern[str], list[tuple[str, int]]]:
     text = ""
     end = 0
     for hole in _HOLE.finditer(source):
-        text += re.escape(source[end : hole.start()]) + r"(\d+)"
+        text += re.escape(source[end : hole.start()]) + "([0-9]{1,18})"
         letters.append((hole[1], int(hole[2] or 0)))
         end = hole.end()
     return re.compile(text + re.escape(source[end:])), letters
