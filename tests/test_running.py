@@ -218,6 +218,29 @@ def test_what_a_policy_says_is_no_deviation(tmp_path: Path) -> None:
     assert "computed in float32; the model says float16, mixed_bfloat16, mixed" in report.notes[0]
 
 
+def test_rounding_is_no_fault(tmp_path: Path) -> None:
+    """Forty layers, each of which adds to what the others have lost."""
+    i = x = keras.Input((8,))
+    for n in range(40):
+        x = L.LayerNormalization(name=f"n{n}")(L.Dense(8, name=f"d{n}")(x))
+    made = keras.Model(i, x)
+    randomized(made)
+    kerasport.write_module(made, tmp_path, vectors=True)
+    tight: dict[str, Any] = {"tolerance": 1e-7}
+    strict = refused(made, tmp_path, dtype="f32", **tight)
+    report = kerasport.verify_run(tmp_path, against=made, **tight)
+    assert (report.first, report.dtype) == (None, "f64")
+    assert strict.first is not None
+    assert f"in f32 {strict.first.path} leaves the tolerance by rounding" in report.notes[-1]
+    # The stored vectors settle it too, without Keras.
+    stored = kerasport.verify_run(tmp_path, **tight)
+    assert (stored.first, stored.dtype) == (None, "f64")
+    spoil(tmp_path / "model.safetensors", "d39.bias")
+    assert refused(made, tmp_path, **tight).first.path == "d39"  # type: ignore[union-attr]
+    with pytest.raises(VerificationError, match="is output, by"):
+        kerasport.verify_run(tmp_path, **tight)
+
+
 @pytest.mark.parametrize(
     ("file", "options", "said"),
     [
@@ -614,7 +637,7 @@ def test_a_fault_is_marked_and_ends_with_six(command: Command, tmp_path: Path) -
     run = command(*words)
     assert run.code == 6
     assert "the first to leave the tolerance of 1e-05 is hidden (Dense), by " in run.err
-    assert "--dtype f64" in run.err
+    assert "in f64 too: no rounding" in run.err
     marked = [line.split()[0] for line in run.out.splitlines() if "leaves the tolerance" in line]
     assert marked == ["hidden", "thin", "logits", "output"]
     data = command(*words, "--json")

@@ -229,7 +229,7 @@ def _running(parser: argparse.ArgumentParser) -> None:
         "--inputs", metavar="FILE", type=_file, help="a .npz file of inputs; random ones otherwise"
     )
     group.add_argument(
-        "--dtype", help="what both compute in: f32, or f64, in which a bug stays and rounding goes"
+        "--dtype", help="what both compute in: f32, f64; f32 first and f64 to settle it otherwise"
     )
     group.add_argument(
         "--tolerance",
