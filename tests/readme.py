@@ -4,9 +4,8 @@ Its blocks are one session, in a folder that holds the fixtures. Each ```console
 commands are kerasport's, or look into what it wrote, is run, each ```python block with `>>>` is
 executed, and what they print takes the place of what stood there. What differs in rounding alone,
 or in another's version, stays as it stood. Tables between `<!-- generated: NAME -->` and
-`<!-- end -->` come from the code.
-`python tests/readme.py --accept` writes today's output into the README; read
-the diff.
+`<!-- end -->` come from the code. `python tests/readme.py --accept` writes today's output into the
+README; read the diff.
 """
 
 from __future__ import annotations
