@@ -174,6 +174,13 @@ FORMATS: tuple[Format, ...] = (
         b"",
         "kerasport.readers.tfjs",
     ),
+    Format(
+        "tflite",
+        "TensorFlow Lite model, its constants as weights",
+        (".tflite",),
+        b"",
+        "kerasport.readers.tflite",
+    ),
 )
 
 
@@ -306,8 +313,6 @@ def _writable() -> str:
 def _described(path: Path, head: bytes) -> str:
     if path.is_dir():
         return "a folder"
-    if head[4:8] == b"TFL3":
-        return "a model of TensorFlow Lite, which is compiled; read the model that it was made of"
     if head.startswith(HDF5):
         return "HDF5 that holds no Keras weights"
     if head.startswith(ZIP):

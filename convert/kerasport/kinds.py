@@ -481,6 +481,24 @@ def _tf1_cell(kind: str | tuple[str, ...]) -> Callable[[Config], tuple[Facet, ..
     return lambda config: (Facet(kinds, config, convention="tf1"),)
 
 
+# The operators of TensorFlow Lite.
+OPERATORS = {
+    "CONV_2D": "Conv2D",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "FULLY_CONNECTED": "Dense",
+    "TRANSPOSE_CONV": "Conv2DTranspose",
+}
+
+
+def _operator(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
+    def found(config: Config) -> tuple[Facet, ...]:
+        mult = config.get("depth_multiplier")
+        sizes = {"mult": mult} if isinstance(mult, int) else {}
+        return (Facet((kind,), config, sizes=sizes, convention="tflite"),)
+
+    return found
+
+
 MAX_RANK = 9
 RECURRENT = frozenset(
     {"SimpleRNN", "GRU", "GRUResetBefore", "LSTM", "LSTMPeephole", "CuDNNGRU", "CuDNNLSTM"}
@@ -539,6 +557,7 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
     "CuDNNLSTM": "CuDNNLSTM",
     "StackedRNNCells": _stacked,
     **{name: _tf1_cell(kind) for name, kind in TF1_CELLS.items()},
+    **{name: _operator(kind) for name, kind in OPERATORS.items()},
     **dict.fromkeys(("DropoutWrapper", "ResidualWrapper", "DeviceWrapper"), _wrapped_cell),
     "RNN": _rnn,
     "Bidirectional": _bidirectional,

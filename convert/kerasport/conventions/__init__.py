@@ -22,7 +22,7 @@ __all__ = [
 
 NAMES = ("keras", "onnx", "torch")
 # What files of other years are in, and nothing is written in.
-OLDER = ("keras1", "tf1", "theano")
+OLDER = ("keras1", "tf1", "tflite", "theano")
 # The axes of a layer that has a weight for each position and channel: as Keras has them, where the
 # braces stand for the model's order, and with the channels first. By how many there are.
 POSITIONS: Mapping[int, str] = {
