@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import readme
+from benchmarks import __main__ as benchmarks
 
 
 def test_the_readme_shows_todays_output() -> None:
@@ -56,3 +57,56 @@ def test_the_readme_has_the_two_commands() -> None:
     assert first.startswith("pip install . && kerasport convert fixtures/")
     assert f"<!-- the test command -->\n```console\n{second}```" in text
     assert len(second.splitlines()) == 1
+
+
+def measured_lines(text: str) -> list[list[str]]:
+    """The cells of the table of measurements, without its head."""
+    block = benchmarks.MEASURED.search(text)
+    assert block is not None
+    machine, empty, head, rule, *rows = block[2].splitlines()
+    assert "cores" in machine
+    assert (empty, head) == ("", "| what | target | measured | reached | how |")
+    assert set(rule) <= set("| -")
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def assert_whole(rows: list[list[str]]) -> None:
+    """Every row has a target, a number, and a verdict that follows from them."""
+    assert {len(row) for row in rows} == {5}
+    for what, target, value, verdict, _ in rows:
+        assert "" not in (what, target)
+        assert float(value) >= 0, what
+        assert verdict in ("yes", "**no**", "—"), what
+    said = " ".join(what for what, *_ in rows)
+    for part in ("safetensors", "memory", "permuting", "tensors", "inspect", "parquet", "arrow"):
+        assert part in said
+
+
+def test_the_readme_shows_what_the_benchmarks_measured() -> None:
+    """Numbers are of one machine at one time: here only that they are all there."""
+    assert_whole(measured_lines(readme.README.read_text()))
+
+
+def test_measurements_are_written_between_their_marks() -> None:
+    """And a row that is missing, or that says nothing, is seen."""
+    verdicts = [
+        benchmarks.Verdict(what, "at most 1.5 × cp", value, 1.5, True, "2.00 s, cp 1.00 s")
+        for what, value in (
+            ("2 GB .keras to safetensors", 2.0),
+            ("anonymous memory", 1.0),
+            ("permuting", 1.0),
+            ("100,000 tensors", 1.0),
+            ("inspect", 1.0),
+            ("parquet and arrow", 1.0),
+        )
+    ]
+    before = readme.README.read_text()
+    after = benchmarks.written(before, benchmarks.shown(verdicts, loads=(0.1, 2.0)))
+    rows = measured_lines(after)
+    assert_whole(rows)
+    assert [row[3] for row in rows[:2]] == ["**no**", "yes"]
+    assert benchmarks.MEASURED.sub("", after) == benchmarks.MEASURED.sub("", before)
+    with pytest.raises(AssertionError):
+        assert_whole(rows[:-1])
+    with pytest.raises(ValueError, match="could not convert"):
+        assert_whole([[*rows[0][:2], "fast", *rows[0][3:]], *rows[1:]])

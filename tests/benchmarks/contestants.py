@@ -46,11 +46,12 @@ else:
         file.visititems(keep)
 save_file(tensors, sys.argv[2])
 """
-# kerasport with a hash that says nothing, and, for the last word, without reading again.
+# The command with a hash that says nothing, and, for the last word, without reading again.
 BARE = """
-import sys
+import os, sys
 from contextlib import nullcontext
-from kerasport import api, manifest
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+from kerasport import api, cli, manifest
 from kerasport.writers import staging
 class Blank:
     def update(self, data): pass
@@ -59,7 +60,13 @@ manifest.hasher = Blank
 api._source_hash = lambda source: nullcontext()
 if sys.argv[4] == "unread":
     staging.Flow._read_again = lambda self, buffer: None
-api.convert(sys.argv[1], sys.argv[2], to=sys.argv[3])
+cli.main(["convert", sys.argv[1], sys.argv[2], "--to", sys.argv[3]])
+"""
+# A model that is saved as TensorFlow saves it; it has to run, so it is made by Keras.
+SAVED = """
+import sys, keras, tensorflow as tf
+layers = [keras.layers.Input((4096,)), *(keras.layers.Dense(4096) for _ in range(16))]
+tf.saved_model.save(keras.Sequential(layers), sys.argv[1])
 """
 LOAD = """
 import keras, sys

@@ -3,19 +3,24 @@
 Contestants run one after the other, round by round, so that a machine that slows down slows all of
 them down; what is compared are medians. Each starts without its target, since a file that is
 overwritten costs more than a new one. Time and memory are taken in runs of their own: whoever
-watches memory takes time away.
+watches memory takes time away. Everybody's modules are compiled beforehand, as they are where they
+were installed.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 Command = Sequence[str]
@@ -54,7 +59,8 @@ def together(
     targets: Sequence[Path] = (),
     runs: int = 5,
     cold: Path | None = None,
-    memory: bool = False,
+    memory: Collection[str] = (),
+    slow: Collection[str] = (),
 ) -> dict[str, Runs]:
     """Run the contestants in turn.
 
@@ -63,12 +69,13 @@ def together(
         targets: files that are removed before every run.
         runs: how many rounds count; one more warms up, unless the cache is to be cold.
         cold: a file that is put out of the cache before every run.
-        memory: watch memory in one more round.
+        memory: whose memory to watch, in one more run.
+        slow: who runs in the first two rounds that count, and not in the others.
     """
     results = {name: Runs() for name in commands}
     for number in range(runs + (cold is None)):
         for name, command in commands.items():
-            if results[name].failed:
+            if results[name].failed or (name in slow and number > 2):
                 continue
             _clear(targets)
             if cold is not None:
@@ -78,9 +85,9 @@ def together(
             if not failed and (number or cold is not None):
                 results[name].seconds.append(seconds)
                 results[name].cpu.append(cpu)
-    for name, command in commands.items() if memory else ():
+    for name in memory:
         _clear(targets)
-        results[name].anonymous, results[name].mapped = _watched(command)
+        results[name].anonymous, results[name].mapped = _watched(commands[name])
     _clear(targets)
     return results
 
@@ -98,15 +105,33 @@ def _forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _start(command: Command) -> subprocess.Popen[bytes]:
+@cache
+def _compiled() -> str:
+    """Where modules are kept compiled, until the end.
+
+    A test environment often forbids Python to keep them; nobody's installation does.
+    """
+    folder = tempfile.mkdtemp(prefix="kerasport-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of every contestant."""
     environment = {
         **os.environ,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPYCACHEPREFIX": _compiled(),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
+def _start(command: Command) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=surroundings()
     )
 
 
