@@ -10,7 +10,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import kerasport
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
@@ -116,6 +119,24 @@ def test_a_file_that_is_mostly_holes_is_refused_at_once(tmp_path: Path) -> None:
     for path, (code, said) in zip(paths, inspected(*paths), strict=True):
         assert code in (3, 4), (path.name, said)
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".pt", ".parquet", ".arrow", ".npz"])
+def test_a_file_that_was_cut_off_is_broken_and_not_unknown(suffix: str, tmp_path: Path) -> None:
+    """Nobody has to know of what format it was for that."""
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".npz":
+        np.savez(whole, **{"d/kernel": np.ones((3, 5), np.float32)})
+    else:
+        kerasport.convert(FIXTURES / "cnn.keras", whole, to="torch")
+    data = whole.read_bytes()
+    paths = []
+    for tenth in range(1, 10):
+        paths.append(tmp_path / f"cut{tenth}{suffix}")
+        paths[-1].write_bytes(data[: len(data) * tenth // 10])
+    for path, (code, said) in zip(paths, inspected(*paths), strict=True):
+        assert code == 4, (path.name, said)
+    assert [code for code, _ in inspected(whole)] == [0], "the twin: the whole file is read"
 
 
 def test_a_pipe_that_is_opened_is_waited_for(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _DTYPES: Final[Mapping[int, str]] = {
     19: "f8_e5m2",
 }
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_ENOUGH = 16  # bytes of a graph, to be taken for one that was cut off
 _EXTERNAL: Final = 1
 # float_data, int32_data, string_data, int64_data, double_data, uint64_data
 _TYPED_DATA: Final = frozenset({4, 5, 6, 7, 10, 11})
@@ -60,6 +61,8 @@ def matches(path: Path) -> bool:
         for number, _ in _fields(data, 0, data.size):
             numbers.add(number)
     except _CutOffError as error:
+        if error.left < _ENOUGH:
+            return False
         numbers.add(error.number)
     except (MalformedError, OSError, ValueError):
         return False
@@ -99,10 +102,11 @@ class _WireError(MalformedError):
 
 
 class _CutOffError(_WireError):
-    """A field that is longer than what is left, and its number."""
+    """A field that is longer than what is left, its number, and how many bytes are left."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int, *, left: int) -> None:
         self.number = number
+        self.left = left
         super().__init__(message)
 
 
@@ -142,7 +146,7 @@ def _fields(data: Bytes, start: int, stop: int) -> Iterator[tuple[int, int | Spa
             raise _WireError(f"a field of wire type {wire} before byte {at}")
         if length > stop - at:
             message = f"{length:,} bytes declared at byte {at}, {stop - at:,} are left"
-            raise _CutOffError(message, number)
+            raise _CutOffError(message, number, left=stop - at)
         yield number, (at, at + length)
         at += length
 
