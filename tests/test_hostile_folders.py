@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,7 +127,8 @@ def test_a_file_that_was_cut_off_is_broken_and_not_unknown(suffix: str, tmp_path
     """Nobody has to know of what format it was for that."""
     whole = tmp_path / f"whole{suffix}"
     if suffix == ".npz":
-        np.savez(whole, **{"d/kernel": np.ones((3, 5), np.float32)})
+        arrays: dict[str, Any] = {"d/kernel": np.ones((3, 5), np.float32)}
+        np.savez(whole, **arrays)
     else:
         kerasport.convert(FIXTURES / "cnn.keras", whole, to="torch")
     data = whole.read_bytes()

@@ -565,7 +565,7 @@ def test_a_missing_framework_is_named(
         return None if name == missing else found(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    monkeypatch.setattr("kerasport.api.find_spec", find)
+    monkeypatch.setattr("kerasport.api.modules.find_spec", find)
     with pytest.raises(MissingExtraError, match=rf"needs the package {missing}(.|\n)*pip install"):
         kerasport.verify_run(tmp_path, against=CNN)
 

@@ -56,10 +56,11 @@ def load_module(
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch", "running a PyTorch module")
     from kerasport import api
+    from kerasport.api.places import MODULE_SOURCE
     from kerasport.codegen.module import module
 
     if isinstance(source, str | PathLike):
-        written = Path(fspath(source)).expanduser() / api.MODULE_SOURCE
+        written = Path(fspath(source)).expanduser() / MODULE_SOURCE
         if written.is_file():
             from kerasport.running.python import Python
 
