@@ -79,6 +79,9 @@ def _all(folder: Path) -> Iterator[Seed]:
 
 def _whole(path: Path, root: Path) -> Path:
     """The folder that a file is a part of, where the folder is the model."""
+    for above in path.relative_to(root).parents:
+        if above.suffix == ".orbax":
+            return root / above
     for above in (path.parent, path.parent.parent):
         names = {p.name for p in above.iterdir()}
         marks = {"saved_model.pb", "model.json", "config.json", "checkpoint"}
