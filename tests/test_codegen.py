@@ -145,6 +145,10 @@ def generated_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated")
     for name in MODELS:
         (folder / f"{name}.py").write_text(source(snapshot(name)))
+    for length in (1, 20, 30, 40, 50, 60):
+        entry = {"class_name": f"own>{'Class' * 9}", "config": {"name": "n" * length}}
+        stubs = {"class_name": "Sequential", "config": {"name": "m", "layers": [entry]}}
+        (folder / f"stub_{length}.py").write_text(source(_read(stubs)))
     for number, trial in enumerate(GRID[::5]):
         (folder / f"trial_{number}.py").write_text(source(kerasport.read(trial.model())))
     assert len(list(folder.iterdir())) > 100

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -676,14 +677,17 @@ class Body:
     ) -> str:
         """A class that stands for code that the file does not hold; its name."""
         made = self.file.named(name.rpartition(">")[2])
-        said = f"fill in {what}"
+        said = textwrap.wrap(f"fill in {what}".replace("…", "..."), 86, drop_whitespace=False)
+        text = [f"raise NotImplementedError({literal(said[0])})"]
+        if len(said) > 1:  # a string longer than a line, as a formatter leaves it
+            text = ["raise NotImplementedError(", *(f"    {literal(part)}" for part in said), ")"]
         body = [
             f"class {made}(nn.Module):",
-            f'    """Stands for {prose(what, 80)}."""',
+            f'    """Stands for {prose(what, 76)}."""',
             "",
             *held(tensors or {}),
             f"    def forward(self, *inputs: Tensor) -> {gives(outputs)}:",
-            *lines(f"raise NotImplementedError({literal(said)})", 8),
+            *(lines(text[0], 8) if len(text) == 1 else (f"        {line}" for line in text)),
         ]
         self.file.classes.append("\n".join(body))
         return made

@@ -8,6 +8,7 @@ Keras does, and the state dict holds the rows as they were.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from kerasport.architecture import Graph, Ref, parse
 from kerasport.codegen.body import TAKEN, Body, File, OrderError, Tap
 from kerasport.codegen.parts import PARTS, used
-from kerasport.codegen.text import lines, prose
+from kerasport.codegen.text import WIDTH, prose
 from kerasport.codegen.values import Value
 from kerasport.errors import KerasportError, MalformedError, UnsupportedError
 from kerasport.flatten import _Followed as Followed
@@ -332,7 +333,7 @@ def _about(file: File, body: Body) -> Iterator[str]:
     if notes:
         yield ""
         for note in notes:
-            yield from lines(f"- {note}")
+            yield from textwrap.wrap(f"- {note}", WIDTH, subsequent_indent="  ")
 
 
 def _shape(value: Value) -> str:

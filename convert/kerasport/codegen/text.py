@@ -103,8 +103,14 @@ def lines(text: str, indent: int = 0) -> Iterator[str]:
     ['    x = f(a, b)']
     """
     space = " " * indent
-    if len(space + text) <= WIDTH or (brackets := _brackets(text, WIDTH - indent)) is None:
-        yield space + text
+    brackets = _brackets(text, WIDTH - indent) if len(space + text) > WIDTH else None
+    if brackets is None:
+        target, equals, value = text.partition(" = ")
+        fits = len(space) + max(len(target), len(value)) + 4 <= WIDTH
+        if len(space + text) > WIDTH and equals and fits:
+            yield from (f"{space}{target} = (", f"{space}    {value}", f"{space})")
+        else:
+            yield space + text
         return
     start, stop = brackets
     inner, tail = text[start + 1 : stop], text[stop:]
