@@ -12,6 +12,9 @@ import pytest
 from hypothesis import settings
 
 # A machine that is busy is no failure.
+# Commands of their own, some with packages that no test needs.
+collect_ignore_glob = ["benchmarks/*"]
+
 settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("unhurried")
 
