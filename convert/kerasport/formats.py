@@ -34,6 +34,7 @@ class Format:
         holds: what it is, in words.
         suffixes: the file names that a writer is chosen by.
         magic: what every file of it begins with; empty where there is no such thing.
+        inside: what every folder of it has in it; empty where there is no such thing.
         reader: the module that reads it, or empty.
         writer: the module that writes it, or empty.
         extra: the extra that installs what it needs, or empty.
@@ -46,6 +47,7 @@ class Format:
     reader: str = ""
     writer: str = ""
     extra: str = ""
+    inside: str = ""
 
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -166,6 +168,7 @@ FORMATS: tuple[Format, ...] = (
         (".savedmodel",),
         b"",
         "kerasport.readers.tf_saved_model",
+        inside="saved_model.pb",
     ),
     Format(
         "tfjs",
@@ -245,7 +248,7 @@ def detected(path: Path) -> Format:
         raise UsageError(f"{path}: expected a readable file, found: {error.strerror}") from None
     if not folder and not head:
         raise UnknownFormatError(f"{path}: expected a model, found an empty file")
-    for row in _rows_by_head(head):
+    for row in _rows_by_look(path, head):
         if _module(row.reader, row).matches(path):
             return row
     raise UnknownFormatError(
@@ -298,9 +301,14 @@ def _head(path: Path) -> bytes:
         return file.read(16)
 
 
-def _rows_by_head(head: bytes) -> Iterator[Format]:
-    """The rows whose magic the file begins with, then those that have none."""
+def _rows_by_look(path: Path, head: bytes) -> Iterator[Format]:
+    """The rows whose magic the file begins with, or that the folder has something of; then others.
+
+    Every module that looks more closely has to be loaded for it.
+    """
     rows = [row for row in known().values() if row.reader]
+    if not head:
+        yield from (row for row in rows if row.inside and (path / row.inside).is_file())
     yield from (row for row in rows if row.magic and head.startswith(row.magic))
     yield from (row for row in rows if not row.magic)
 

@@ -30,13 +30,14 @@ from kerasport.model import (
     Omission,
     Snapshot,
     Source,
+    StateDict,
     Tensor,
     dtype_named,
 )
 from kerasport.restore import restored
 from kerasport.unnamed import in_order
 
-__all__ = ["read", "select", "tie"]
+__all__ = ["read", "select", "state_of", "tie"]
 
 
 def read(
@@ -230,3 +231,14 @@ def _with_optimizer(snapshot: Snapshot) -> Snapshot:
     layer = Layer("optimizer", None, {}, weights, kind=VERBATIM)
     omitted = tuple(o for o in snapshot.omitted if o.reason != "optimizer state")
     return replace(snapshot, layers=(*snapshot.layers, layer), omitted=omitted)
+
+
+def state_of(source: Path) -> StateDict:
+    """The tensors of a file: a state dict as it is, the weights of a model by Keras's names."""
+    row = formats.detected(source)
+    if row.writer:
+        state: StateDict = formats.reader(row)(source)
+        return state
+    from kerasport.transpose import plan
+
+    return plan(read(source), to="keras").apply()

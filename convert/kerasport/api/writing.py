@@ -8,28 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasport import formats, ties
-from kerasport.api.matches import renamed_plan
 from kerasport.api.places import as_path, refuse_own_source, refuse_place
-from kerasport.api.reading import read
-from kerasport.backward import agreeing, backward
-from kerasport.conventions import NAMES
+from kerasport.api.reading import read, state_of
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.manifest import hashed
 from kerasport.model import Report, Snapshot, Source, StateDict
-from kerasport.naming import Naming
-from kerasport.naming import loaded as loaded_names
 from kerasport.transpose import plan
 
-__all__ = ["FILLED", "convert", "source_hash_of", "watched", "write"]
+if TYPE_CHECKING:
+    from kerasport.naming import Naming
 
-# The formats of which a copy can be given other weights.
-FILLED = ("keras", "keras-legacy", "keras-weights")
+__all__ = ["convert", "source_hash_of", "watched", "write"]
 
 
 def write(
@@ -134,7 +128,9 @@ def convert(
             )
         if not isinstance(source, str | PathLike):
             raise UsageError("like: expected the file of a state dict as the source")
-        return _filled(
+        from kerasport.api.filling import filled
+
+        return filled(
             as_path(source),
             path,
             like=like if isinstance(like, Snapshot) else read(like),
@@ -142,7 +138,7 @@ def convert(
             unknown=unknown,
             flatten=flatten,
             sum_biases=sum_biases,
-            names=None if names is None else loaded_names(names),
+            names=names,
         )
     formats.for_target(path, format)
     snapshot = source if isinstance(source, Snapshot) else read(source)
@@ -153,7 +149,10 @@ def convert(
     else:
         if to != "torch":
             raise UsageError(f"names: expected to='torch', whose names they are, found {to!r}")
-        own = None if into is None else _state(as_path(into))
+        from kerasport.api.matches import renamed_plan
+        from kerasport.naming import loaded as loaded_names
+
+        own = None if into is None else state_of(as_path(into))
         steps, snapshot = renamed_plan(snapshot, loaded_names(names), flatten=flatten, own=own)
     if snapshot.source.format != "live":  # where it is known which variables are one
         steps = replace(steps, notes=(*steps.notes, *ties.equal_notes(snapshot)))
@@ -167,87 +166,6 @@ def convert(
         state = replace(state, source_hash=source_hash)
         write(state, path, format=format, max_shard_size=max_shard_size, progress=progress)
     return steps.report(state, path.name)
-
-
-def _filled(
-    source: Path,
-    target: Path,
-    *,
-    like: Snapshot,
-    strict: bool,
-    unknown: str,
-    flatten: str,
-    sum_biases: bool,
-    names: Naming | None,
-) -> Report:
-    """A copy of a Keras file that holds a state dict's values."""
-    from kerasport.writers import keras_file
-
-    file = like.source.path
-    if file is None or like.source.format not in FILLED:
-        raise UnsupportedError(
-            f"{like.source.file}: expected a .keras, .weights.h5 or .h5 file to fill, found "
-            f"{like.source.format}. Save the model with Keras as one of those"
-        )
-    if {note.kind for note in like.notes} & {"dequantized", "merged"}:
-        raise UsageError(
-            f"{like.source.file}: its weights can be filled as they are stored only: leave out "
-            "--dequantize and --merge-lora"
-        )
-    refuse_place(target)
-    refuse_own_source(target, source)
-    refuse_own_source(target, file)
-    state = _state(source)
-    to = state.convention if state.convention in NAMES and names is None else "torch"
-    # A manifest says how images were flattened; whoever has none must say it.
-    ways = [flatten, *({"reorder", "keep"} - {flatten})] if state.manifest else [flatten]
-    if names is not None:
-        kept = {n for n in state if any(fnmatchcase(n, pattern) for pattern in names.kept)}
-        state = replace(state, tensors={n: t for n, t in state.tensors.items() if n not in kept})
-        plans = [renamed_plan(like, names, flatten=way)[0] for way in ways]
-        like = renamed_plan(like, names, flatten=flatten)[1]
-    else:
-        plans = [
-            plan(like, to=to, flatten=way, strict=strict, unknown=unknown, module=module)
-            for way in ways
-            for module in ((False, True) if to == "torch" else (False,))
-        ]
-    found = backward(
-        agreeing(plans, state),
-        state,
-        like,
-        file=source.name,
-        strict=strict,
-        sum_biases=sum_biases,
-    )
-    try:
-        keras_file.write(found.tensors, target, like=file)
-    except OSError as error:
-        if error.filename is None or Path(error.filename).parent != target.parent:
-            raise
-        raise UsageError(
-            f"{target}: expected a place that can be written, found: {error.strerror}"
-        ) from None
-    return Report(
-        "convert",
-        source.name,
-        target.name,
-        "keras",
-        found.placed,
-        len(found.tensors),
-        sum(tensor.size for tensor in found.tensors.values()),
-        sum(tensor.nbytes for tensor in found.tensors.values()),
-        found.notes,
-    )
-
-
-def _state(source: Path) -> StateDict:
-    """The tensors of a file: a state dict as it is, the weights of a model by Keras's names."""
-    row = formats.detected(source)
-    if row.writer:
-        state: StateDict = formats.reader(row)(source)
-        return state
-    return plan(read(source), to="keras").apply()
 
 
 def watched(state: StateDict, progress: Callable[[int, int], None]) -> StateDict:
