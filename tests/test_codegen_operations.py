@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 
 import kerasport
 from generated import Trial, built, compared
-from kerasport.architecture import parse
+from kerasport.architecture import FLAGLESS, parse
 from kerasport.codegen.module import module
 
 L = keras.layers
@@ -183,6 +184,34 @@ def test_a_layer_is_no_operation_because_an_operation_has_its_name(tmp_path: Pat
     assert graph is not None
     assert [node.class_name for node in graph.nodes if node.operation] == ["Add"]
     assert [node.class_name for node in graph.nodes].count("Add") == 2
+
+
+def test_a_layer_that_writes_no_flag_is_no_operation(tmp_path: Path) -> None:
+    """Which those are, Keras says: a layer of each class is built, and its configuration read."""
+    flagless = set()
+    for name in dir(L):
+        made = _plain(getattr(L, name))
+        if made is not None and "trainable" not in made.get_config():
+            flagless.add(name)
+    assert flagless >= {"SpatialDropout2D", "Discretization"}
+    assert flagless <= FLAGLESS
+    x = keras.Input((7, 5, 3))
+    y = L.SpatialDropout2D(0.5)(L.Conv2D(4, 1)(x))
+    path = _legacy(keras.Model(x, L.Conv2D(2, 1)(y)), tmp_path / "model.h5")
+    made = module(kerasport.read(path))
+    assert "Dropout2d(0.5)" in made.source
+    assert not made.notes
+
+
+def _plain(kind: Any) -> Any:
+    """A layer of a class, made of the arguments that most of them take, or None."""
+    if not isinstance(kind, type) or not issubclass(kind, L.Layer):
+        return None
+    inner = L.Dense(2)
+    for given in ((), (2,), (2, 2), (0.5,), (inner,), (L.LSTM(2),), (L.LSTMCell(2),), ([inner],)):
+        with suppress(Exception):
+            return kind(*given)
+    return None
 
 
 def test_an_operation_that_no_rule_has_is_a_stub_that_names_it(tmp_path: Path) -> None:

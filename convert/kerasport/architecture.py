@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 from kerasport.errors import MalformedError, UsageError
 
 __all__ = [
+    "FLAGLESS",
     "Graph",
     "Leaf",
     "Node",
@@ -49,6 +50,19 @@ MAX_NODES: Final = 200_000
 
 MAX_JSON: Final = 256 << 20
 """How many bytes of configuration are read."""
+
+FLAGLESS: Final = frozenset(
+    {
+        "Discretization",
+        "HashedCrossing",
+        "InputLayer",
+        "Pipeline",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+    }
+)
+"""The layers of Keras 3 whose configurations do not say whether they train."""
 
 _CHAINS: Final = frozenset({"Pipeline", "Sequential"})
 """Classes whose layers feed one another in turn; how others use a list of layers is not known."""
@@ -107,13 +121,14 @@ class Node:
         """Whether it is an operation of `keras.ops`, of which some have the names of layers.
 
         The module says so; Keras 3 leaves it out of legacy HDF5 files. There an operation is told
-        by its call, which is written as those of Keras 3 are, and by what it is not: every layer
-        writes whether it trains (`keras.Layer.get_config`), no operation does (`keras.Operation`).
+        by its call, which is written as those of Keras 3 are, and by what it is not: a layer writes
+        whether it trains (`keras.Layer.get_config`), no operation does (`keras.Operation`). The few
+        layers that leave it out are known by their names (`FLAGLESS`).
         """
         if self.module is not None:
             return ".ops." in f"{self.module}."
         called = any(isinstance(call, Mapping) and "args" in call for call in self.calls)
-        return called and "trainable" not in self.config
+        return called and "trainable" not in self.config and self.class_name not in FLAGLESS
 
     @property
     def trainable(self) -> bool | None:
