@@ -1,11 +1,11 @@
-"""The README's blocks: what a reader sees is what the tests have just seen.
+"""The blocks of the README and its like: what a reader sees is what the tests have just seen.
 
-Its blocks are one session, in a folder that holds the fixtures. Each ```console block whose
+The blocks of one are one session, in a folder that holds the fixtures. Each ```console block whose
 commands are kerasport's, or look into what it wrote, is run, each ```python block with `>>>` is
 executed, and what they print takes the place of what stood there. What differs in rounding alone,
 or in another's version, stays as it stood. Tables between `<!-- generated: NAME -->` and
 `<!-- end -->` come from the code. `python tests/readme.py --accept` writes today's output into the
-README; read the diff.
+documents; read the diff.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DOCUMENTS = (README, ROOT / "schemas" / "layouts.md")
 BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
 OURS = ("$ kerasport", "$ echo $?", "$ head ")
 # How far two libraries are apart depends on the processor, and their versions on the day.
@@ -33,7 +34,7 @@ GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.D
 
 
 def produced(text: str) -> str:
-    """The README as it would read if everything in it were produced now."""
+    """A document as it would read if everything in it were produced now."""
     names: dict[str, Any] = {}
 
     def block(match: re.Match[str]) -> str:
@@ -126,7 +127,17 @@ def _formats() -> str:
     return _table(("format", "files", "what it is", "reads", "writes", "needs"), rows)
 
 
-def _layers() -> str:
+def _matrix() -> str:
+    import support_matrix
+
+    body, reasons = support_matrix.lines()
+    head = ("kind", "PyTorch", "ONNX", "changes results when ignored")
+    numbered = "".join(f"{number}. {reason}\n" for number, reason in enumerate(reasons, 1))
+    return f"{_table(head, body)}\n{numbered}"
+
+
+def _layouts() -> str:
+    import support_matrix
     from kerasport.conventions import Absent, convention, rows
 
     def cell(name: str, kind: str) -> str:
@@ -138,8 +149,7 @@ def _layers() -> str:
 
     body = [
         (kind, cell("keras", kind), cell("torch", kind), cell("onnx", kind))
-        for kind in convention("keras")
-        if not kind.startswith("Bidirectional") and not kind.endswith("Lora")
+        for kind in support_matrix.kinds()
     ]
     return _table(("kind", "Keras", "PyTorch", "ONNX"), body)
 
@@ -153,15 +163,19 @@ def _exit_codes() -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "formats": _formats,
-    "layers": _layers,
+    "matrix": _matrix,
+    "layouts": _layouts,
     "exit_codes": _exit_codes,
 }
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "convert"))
-    now = README.read_text()
-    new = produced(now)
-    if sys.argv[1:] == ["--accept"]:
-        README.write_text(new)
-    sys.exit(0 if new == now else 1)
+    stale = False
+    for document in DOCUMENTS:
+        now = document.read_text()
+        new = produced(now)
+        stale = stale or new != now
+        if sys.argv[1:] == ["--accept"]:
+            document.write_text(new)
+    sys.exit(1 if stale else 0)

@@ -1,16 +1,20 @@
-"""The README shows what the code does today."""
+"""The README, and the tables of layers, show what the code does today."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 import readme
+import support_matrix
 from benchmarks import __main__ as benchmarks
 
 
-def test_the_readme_shows_todays_output() -> None:
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_shows_todays_output(document: Path) -> None:
     """If it differs on purpose: `python tests/readme.py --accept`, and read the diff."""
-    text = readme.README.read_text()
+    text = document.read_text()
     assert readme.produced(text) == text
 
 
@@ -46,6 +50,30 @@ def test_rounding_is_not_stale() -> None:
 def test_commands_of_others_are_not_run() -> None:
     text = "```console\n$ rm -rf everything\n```\n```python\nimport nothing\n```\n"
     assert readme.produced(text) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "to", "says"),
+    [
+        ("Conv2D", "torch", "exact"),
+        ("LSTM", "torch", "split: `bias`"),  # bias_ih and bias_hh, as torch.nn.LSTM documents them
+        ("LSTM", "onnx", "exact"),
+        ("GRUResetBefore", "torch", "— [1]"),
+        ("GRUResetBefore", "onnx", "exact"),
+        ("LSTMPeephole", "onnx", "joined: `peephole`"),  # P, as the operator LSTM documents it
+    ],
+)
+def test_the_matrix_says_what_a_target_makes_of_a_layer(kind: str, to: str, says: str) -> None:
+    reasons = support_matrix.Reasons()
+    assert support_matrix.verdict(kind, to, reasons) == says
+    assert all("write it with" in reason for reason in reasons.numbers)
+
+
+def test_the_matrix_has_every_kind_once() -> None:
+    body, reasons = support_matrix.lines()
+    named = [kind for kinds, *_ in body for kind in kinds.split(", ")]
+    assert sorted(named) == sorted(support_matrix.kinds())
+    assert len(set(reasons)) == len(reasons)
 
 
 def test_the_readme_has_the_two_commands() -> None:

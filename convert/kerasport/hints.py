@@ -27,7 +27,7 @@ from kerasport.options import Options, options
 from kerasport.shapes import IDENTITIES, MERGES, Call, Shape, inputs_of, shapes, step, walk
 from kerasport.variants import LORA, MIXED, UNKNOWN, formulas, plain, policies, scheme
 
-__all__ = ["HINTS", "hints"]
+__all__ = ["HINTS", "KINDS", "changing", "hints"]
 
 JSON = Any
 
@@ -125,6 +125,18 @@ def hints(
         )
         for layer in snapshot.layers
     }
+
+
+def changing(name: str) -> bool:
+    """Whether a hint can change results when it is ignored; what matters in training cannot.
+
+    >>> changing("epsilon"), changing("dropout")
+    (True, False)
+
+    Args:
+        name: of `HINTS`.
+    """
+    return TABLE[name].changes is not _never
 
 
 def _version(written: str | None) -> tuple[int, ...] | None:
@@ -250,6 +262,10 @@ class _Case:
 ABSENT: Final = object()
 
 
+def _never(case: _Case, value: JSON) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Hint:
     """How a hint is found, and when it changes results.
@@ -261,7 +277,7 @@ class _Hint:
     """
 
     value: Callable[[_Case], JSON]
-    changes: Callable[[_Case, JSON], bool] = lambda case, value: False
+    changes: Callable[[_Case, JSON], bool] = _never
     always: bool = False
 
 
