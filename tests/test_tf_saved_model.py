@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+import kerasport
 from kerasport.errors import KerasportError, MalformedError, UnknownFormatError, UsageError
 from kerasport.identify import identify
 from kerasport.model import Snapshot
@@ -608,6 +609,62 @@ def test_constants_of_a_frozen_graph_become_layers(frozen: tuple[Path, dict[str,
     assert {names.get(name, name) for name in weights} == set(variables)
     for name, array in weights.items():
         np.testing.assert_array_equal(array, variables[names.get(name, name)], err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")  # the cells say that they are deprecated
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "resource"])
+def test_a_frozen_graph_of_tensorflow_1_has_the_layers_of_its_checkpoint(
+    resource: bool, tmp_path: Path
+) -> None:
+    """Its scopes of variables, though the operations stand in others, as those of TF-Slim do."""
+    import tensorflow as tf
+    from tf_keras.src.layers.rnn import legacy_cells
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        x = v1.placeholder(tf.float32, (2, 9, 9, 3))
+        with v1.variable_scope("Net", use_resource=resource), tf.name_scope("Mixed"):
+            kernel = v1.get_variable("Conv/weights", (3, 2, 3, 5))
+            bias = v1.get_variable("Conv/biases", (5,))
+            y = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME", name="other"), bias)
+        y = tf.reduce_mean(y, 1)
+        cells = {
+            "rnn/gru_cell": legacy_cells.GRUCell(4, name="gru_cell"),
+            "rnn/lstm_cell": legacy_cells.LSTMCell(6, name="lstm_cell"),
+        }
+        with v1.variable_scope("rnn"):
+            for cell in cells.values():
+                state = cell.zero_state(2, tf.float32)
+                steps = []
+                for step in tf.unstack(y, axis=1):
+                    made, state = cell(step, state)
+                    steps.append(made)
+                y = tf.stack(steps, 1)
+        last = v1.get_variable("dense/kernel", (6, 7))
+        last = tf.matmul(tf.reduce_mean(y, 1), last, name="loop/while/product")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
+        kept = v1.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), [last.op.name]
+        )
+    (tmp_path / "frozen.pb").write_bytes(kept.SerializeToString())
+    frozen = identify(tf_frozen.read(tmp_path / "frozen.pb"))
+    stored = {
+        layer.path: {t.name: t.numpy() for t in layer.weights.values()}
+        for layer in kerasport.read(tmp_path / "model.ckpt.index").layers
+    }
+    assert kinds(frozen) == {
+        "Net/Conv": "Conv2D",
+        "dense": "Dense",
+        "rnn/gru_cell": "GRUResetBefore",
+        "rnn/lstm_cell": "LSTM",
+    }
+    assert set(stored) == set(kinds(frozen))
+    for layer in frozen.layers:
+        weights = {t.name: t.numpy() for t in layer.weights.values()}
+        assert set(weights) == set(stored[layer.path])
+        for name, array in weights.items():
+            np.testing.assert_array_equal(array, stored[layer.path][name], err_msg=name)
 
 
 def test_every_constant_of_a_frozen_graph_is_placed_or_listed(

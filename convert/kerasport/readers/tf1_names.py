@@ -22,7 +22,15 @@ from kerasport.readers.tf_bundle import Bundle, Entry
 from kerasport.readers.tf_graph import Meaning, graph_of, variables
 from kerasport.readers.tf_proto import Buffer
 
-__all__ = ["CELLS", "SLOTS", "average_of", "layers_by_name", "meanings_by_graph"]
+__all__ = [
+    "CELLS",
+    "SLOTS",
+    "average_of",
+    "cells_by_name",
+    "layers_by_name",
+    "meanings_by_graph",
+    "todays_names",
+]
 
 # The last words of slots, by optimizer; TensorFlow numbers the second one of an optimizer.
 SLOTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -139,7 +147,7 @@ def layers_by_name(
             groups.setdefault(key.split("/")[0], []).append((key, weights[key].tensor(key)))
         found = named(list(groups.items()), graph, given=given)
         return Stored(found.layers, [*found.omitted, *stored.omitted])
-    cells = _cells(ordered, {key: entry.shape for key, entry in weights.items()})
+    cells = cells_by_name({key: weights[key].shape for key in ordered})
     scopes: dict[str, dict[str, Tensor]] = {}
     heads = _heads(ordered, cells)
     for key in ordered:
@@ -147,7 +155,7 @@ def layers_by_name(
         own = key[len(scope) + 1 :] if scope else key
         scopes.setdefault(scope or name, {})[own] = weights[key].tensor(key)
     for scope, found_here in scopes.items():
-        stored.add(scope, _today(found_here), node=cells.get(scope))
+        stored.add(scope, todays_names(found_here), node=cells.get(scope))
     stored.layers = [_after(layer) for layer in stored.layers]
     return stored.finished()
 
@@ -171,10 +179,18 @@ def meanings_by_graph(bundle: Bundle, data: Buffer | None, *, where: str) -> dic
     return {held[op]: what for op, what in said.items()}
 
 
-def _cells(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Node]:
-    """The scopes that are named after a recurrent cell, and hold the weights of one."""
+def cells_by_name(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Node]:
+    """The scopes that are named after a recurrent cell, and hold the weights of one.
+
+    Args:
+        shapes: of variables, by their names.
+
+    >>> cells = cells_by_name({"rnn/gru_cell/gates/kernel": (8, 10)})
+    >>> cells  # its candidate is not there
+    {}
+    """
     found: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name in names:
+    for name in shapes:
         words = name.split("/")
         for size in range(len(words) - 1, 0, -1):
             word = re.sub(r"_\d+$", "", words[size - 1])
@@ -187,7 +203,7 @@ def _cells(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[
         own_name = scope.rpartition("/")[2]
         word = re.sub(r"_\d+$", "", own_name)
         class_name, expected = CELLS.get(word, ("", {}))
-        held = _today(held)
+        held = todays_names(held)
         if "recurrent_kernel" in held:  # Keras's cells are called so too, and fuse nothing
             continue
         if not expected:  # a cell that is not known is no layer of another kind for that
@@ -203,8 +219,12 @@ def _after(layer: Layer) -> Layer:
     return replace(layer, named_after=_DEFAULTS.get(word, ""))
 
 
-def _today(held: Mapping[str, Held]) -> dict[str, Held]:
-    """The weights of a layer under the names that they have had since TensorFlow 1.2."""
+def todays_names(held: Mapping[str, Held]) -> dict[str, Held]:
+    """The weights of a layer under the names that they have had since TensorFlow 1.2.
+
+    Args:
+        held: the weights by the last words of their names.
+    """
     names = {}
     for key in held:
         above, slash, last = key.rpartition("/")
