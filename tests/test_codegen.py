@@ -66,6 +66,14 @@ def test_the_file_reads_as_a_person_would_write_it() -> None:
     )
 
 
+def test_long_names_make_no_long_lines(tmp_path: Path) -> None:
+    name = "weighted_convolutional_network_of_word_embeddings"
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name=name)
+    model.save(tmp_path / f"{name}.keras")
+    source = module(kerasport.read(tmp_path / f"{name}.keras")).source
+    assert max(map(len, source.splitlines())) <= 100
+
+
 def test_a_shortcut_keeps_its_input() -> None:
     assert forward(source(snapshot("attention"))) == (
         "self, rows: Tensor) -> Tensor:\n"

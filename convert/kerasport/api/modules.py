@@ -41,10 +41,9 @@ if TYPE_CHECKING:
     from kerasport.codegen.module import Module
     from kerasport.running.vectors import Vectors
 
-__all__ = ["MADE_BY", "MODULE_DTYPES", "snippets", "verify_run", "write_module"]
+__all__ = ["MODULE_DTYPES", "snippets", "verify_run", "write_module"]
 
 MODULE_DTYPES: Final = ("f64", "f32", "f16", "bf16")
-MADE_BY: Final = "made by kerasport from"
 
 
 def write_module(

@@ -270,7 +270,7 @@ def _text(file: File, body: Body, snapshot: Snapshot, *, double: bool) -> Iterat
     held = {str(tensor.dtype) for tensor in snapshot.tensors}
     parts = used(classes)
     whole = "\n".join([*classes, *parts])
-    file_name = prose(snapshot.source.file, 40)
+    file_name = prose(snapshot.source.file, 30)
     name = prose(body.graph.name, 20)
     yield f'"""The model {name} in PyTorch, {MADE_BY} {file_name}.'
     yield ""
