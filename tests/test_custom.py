@@ -25,7 +25,8 @@ from kerasport.cli import main
 from kerasport.conventions import Slot
 from kerasport.custom import LayerTable
 from kerasport.errors import MalformedError, UnsupportedError, UsageError
-from kerasport.model import Snapshot
+from kerasport.identify import identify
+from kerasport.model import Layer, Snapshot, Source, Tensor
 from own_layers import (
     BLOCK,
     GATED,
@@ -597,6 +598,20 @@ def test_what_is_unknown_is_kept_if_asked_for_and_no_loss(
     for role, tensor in gated.weights.items():
         np.testing.assert_array_equal(state[f"gated.{role}"].numpy(), tensor.numpy())
     assert run(capsys, "verify", target, "--against", saved / "m.keras")[0] == 0
+
+
+def test_tensors_of_no_layer_that_is_known_say_how_to_keep_them() -> None:
+    """There is no class to describe then; a model of layers that are known says nothing of it."""
+    odd = Layer("scale", None, {}, {"constant": Tensor.of("scale/constant", np.ones((2, 3, 4, 5)))})
+    source = Source("model.tflite", "tflite")
+    steps = kerasport.plan(identify(Snapshot(source, (odd,))), to="torch")
+    assert steps.advice.endswith("--unknown keep.")
+    with pytest.raises(UnsupportedError, match="--unknown keep"):
+        steps.refuse_losses()
+    refused = keras.Sequential([keras.Input((4, 3)), L.GRU(5, reset_after=False)])
+    steps = kerasport.plan(kerasport.read(refused), to="torch")
+    assert steps.problems
+    assert steps.advice == ""
 
 
 def test_keeping_the_unknown_does_not_keep_what_the_target_cannot_hold() -> None:

@@ -23,14 +23,15 @@ OPEN: Final = "?"
 
 
 def advice_for(snapshot: Snapshot) -> str:
-    """How to go on with a snapshot that has classes no table knows; empty where it has none.
+    """How to go on with a snapshot that has layers no table knows; empty where it has none.
 
     Args:
         snapshot: identified layers.
     """
     described = templates(snapshot)
     if not described:
-        return ""
+        unknown = any(layer.kind is None for layer in snapshot.layers)
+        return "Layers that are not known can be kept as stored: --unknown keep." if unknown else ""
     return (
         "What kerasport does not know can be described in a file: put a word in the place of each "
         "question mark, rename as you like, and pass it with --layers FILE. Or keep such layers "
