@@ -101,7 +101,8 @@ GROUPED = (
 )
 RESET_BEFORE = Absent(
     "torch.nn.GRU applies the reset gate after the recurrent product, this layer (reset_after="
-    "False) before it; write it with --to keras, or as ONNX (linear_before_reset=0)"
+    "False) before it; write it with --module, which adds a class that does, with --to keras, or "
+    "as ONNX (linear_before_reset=0)"
 )
 PEEPHOLES = Absent(
     "this LSTM has peepholes and a projection, no module of torch.nn is near it; write it with "
@@ -117,8 +118,8 @@ ENTRIES = Absent(
     "torch.nn does; write it with --to keras and build a torch.sparse tensor from it"
 )
 PER_POSITION = Absent(
-    "torch.nn.PReLU holds one slope per channel, this layer one per position; train it with "
-    "shared_axes, or write it with --to keras or --to onnx"
+    "torch.nn.PReLU holds one slope per channel, this layer one per position; write it with "
+    "--module, which adds a class that does, with --to keras or --to onnx"
 )
 
 TABLE: Mapping[str, Row] = {
@@ -218,7 +219,8 @@ TABLE: Mapping[str, Row] = {
     ),
     "EinsumDenseBatched": Absent(
         "torch.nn.Linear holds one matrix for all positions and adds one bias per output, the "
-        "equation of this layer asks for more; write it with --to keras and use torch.einsum"
+        "equation of this layer asks for more; write it with --module, which adds a class that "
+        "does, or with --to keras and use torch.einsum"
     ),
     "Embedding": (Slot("weight", "token embed", "embeddings"),),
     "Lookup": (Slot("idf_weights", "token"),),
