@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import kerasport
 import readers_zoo as zoo
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.model import Snapshot, dtype_named
@@ -450,6 +452,48 @@ def own_model(k: Any) -> Any:
     model = Net()
     model(np.zeros((2, 4, 5), "float32"))
     return model
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_container_calls_layers_after_their_classes(library: str, tmp_path: Path) -> None:
+    """So weights alone say what they are where shapes do not, whatever a layer is called."""
+    keras = importlib.import_module(library)
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 5))
+    x = layers.Conv2D(5, 3, name="up")(inputs)
+    x = layers.Conv2DTranspose(5, 3, name="down")(x)
+    x = layers.LayerNormalization(name="group")(x)
+    x = layers.GroupNormalization(5, name="layer")(x)
+    x = layers.Dense(5, use_bias=False, name="embedding")(x)
+    inner = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2DTranspose(5, 3)], name="inner")
+    model = keras.Model(inputs, inner(x))
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.save(tmp_path / "m.keras")
+    alone = {x.path: x for x in kerasport.read(tmp_path / "m.weights.h5").layers}
+    known = {x.path: x.kind for x in kerasport.read(tmp_path / "m.keras").layers}
+    assert len(alone) == len(known)
+    assert sorted(str(x.kind) for x in alone.values()) == sorted(map(str, known.values()))
+    assert all(x.inferred for x in alone.values())
+
+
+def test_an_attribute_is_not_called_after_a_class(tmp_path: Path) -> None:
+    """Whoever wrote the model chose its name, which proves nothing."""
+    import keras
+
+    class Odd(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = keras.layers.Dense(5, use_bias=False)
+
+        def call(self, x: Any) -> Any:
+            return self.embedding(x)
+
+    model = Odd()
+    model(np.zeros((1, 7)))
+    model.save_weights(tmp_path / "m.weights.h5")
+    (layer,) = kerasport.read(tmp_path / "m.weights.h5").layers
+    assert layer.kind is None
+    assert "3 kinds fit" in layer.note
 
 
 def test_a_subclassed_model_is_named_by_its_attributes(tmp_path: Path) -> None:

@@ -400,7 +400,7 @@ def test_default_names_settle_what_shapes_leave_open(tmp_path: Path) -> None:
     }
     assert all(layer.inferred == (layer.path != "mine") for layer in snapshot.layers)
     notes = {note.subject: note.message for note in plan(snapshot, to="torch").notes}
-    assert "the one that TensorFlow gives to a Conv2DTranspose" in notes["conv2d_transpose_1"]
+    assert "under the name of Conv2DTranspose" in notes["conv2d_transpose_1"]
     assert "fit BatchNormalization alone" in notes["batch_normalization"]
     wrong = save(tmp_path / "w", {"conv2d/kernel": numbers((3, 5)), "conv2d/bias": numbers((5,))})
     assert kinds(tf_checkpoint.read(wrong)) == {"conv2d": "Dense"}

@@ -414,9 +414,11 @@ def _all_ways(layer: Layer, backend: str | None) -> list[list[Layer]]:
 def _inferred(layer: Layer, backend: str | None) -> Layer:
     """A layer of unknown class: the one kind that fits everything stored, if there is just one."""
     found_ways = _all_ways(layer, backend)
-    if len(found_ways) > 1 and layer.named_after in {ways[0].kind for ways in found_ways}:
-        # Several fit, and the scope has the name that one of them gets by itself.
-        found_ways = [ways for ways in found_ways if ways[0].kind == layer.named_after]
+    if len(found_ways) > 1 and layer.named_after:
+        # Several fit, and the place in which it is stored is called after the class of one.
+        named = _asked(replace(layer, named_after=""), layer.named_after, backend)[0]
+        kinds = {part.kind for part in named}
+        found_ways = [ways for ways in found_ways if ways[0].kind in kinds] or found_ways
     else:
         layer = replace(layer, named_after="")
     if len(found_ways) == 1:

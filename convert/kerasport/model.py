@@ -239,7 +239,8 @@ class Layer:
         words: layout words for the braces in the tables, where the configuration names the axes.
         convention: the convention of its roles and layouts: today's Keras, or an older one.
         note: why it was not recognised, where it was not.
-        named_after: the class that TensorFlow calls so by itself, where its scope has such a name.
+        named_after: the class that the place in which its weights are stored is called after, where
+            the format does so: the scopes of TensorFlow 1, the containers of Keras 3.
     """
 
     path: str

@@ -762,8 +762,8 @@ def _inference_notes(snapshot: Snapshot) -> Iterator[Note]:
             alone = f"the file names no class; its weights fit {layer.kind} alone"
             if layer.named_after:
                 alone = (
-                    f"the file names no class; its weights fit {layer.kind}, and its name is the "
-                    f"one that TensorFlow gives to a {layer.kind}"
+                    "the file names no class; of the kinds that its weights fit, they are stored "
+                    f"under the name of {layer.named_after}"
                 )
             message = layer.note or alone
             yield Note("inferred", layer.path, message)

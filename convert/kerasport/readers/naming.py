@@ -43,6 +43,9 @@ _KERAS_1_WEIGHT: Final = (
 )
 _SEED: Final = re.compile(r"_?(seed|random)_generators?(_state)?(_\d+)?$|StateVar(_\d+)?$")
 
+_CLASS_OF: Final = {snake_case(name): name for name in CLASSES}
+"""Keras 3 calls what is in a container after its classes, and numbers it (its `saving_lib`)."""
+
 
 @dataclass(slots=True)
 class Stored:
@@ -59,6 +62,7 @@ class Stored:
         *,
         node: Node | None = None,
         trainable: bool | None = None,
+        named_after: str = "",
     ) -> None:
         """One more layer, unless it holds nothing."""
         if not weights:
@@ -72,7 +76,8 @@ class Stored:
             for key, tensor in weights.items()
         }
         name = node.class_name if node else None
-        self.layers.append(Layer(path, name, node.config if node else {}, own))
+        config = node.config if node else {}
+        self.layers.append(Layer(path, name, config, own, named_after=named_after))
 
     def omit(self, tensors: Iterable[Tensor], reason: str, *, average_of: str = "") -> None:
         """Tensors that are no weights of the model, and why."""
@@ -381,12 +386,15 @@ def _scatter(
     *,
     node: Node | None = None,
     trainable: bool | None = None,
+    named_after: str = "",
     top: bool = False,
 ) -> None:
     """A group of which no class is known, or a user's own: each part that holds variables."""
     parts = {name: part for name, part in group.groups.items() if name != VARIABLES}
-    if _is_one({name for name, part in parts.items() if any(part.all())}, parts):
-        stored.add(path, _flat(group), node=node, trainable=trainable)
+    holding = {name for name, part in parts.items() if any(part.all())}
+    if not holding or _is_one(holding, parts):
+        flat = _flat(group)
+        stored.add(path, flat, node=node, trainable=trainable, named_after=named_after)
         return
     own = replace(group, groups={n: g for n, g in group.groups.items() if n == VARIABLES})
     stored.add(path, _flat(own), node=node, trainable=trainable)
@@ -398,7 +406,8 @@ def _scatter(
             for inner in part.groups if part.ordered else sorted(part.groups, key=natural):
                 child = part.groups[inner]
                 where = _join(prefix, labels.get(id(child), inner))
-                _scatter(child, where, stored, trainable=trainable)
+                after = _CLASS_OF.get(_unnumbered(inner), "")
+                _scatter(child, where, stored, trainable=trainable, named_after=after)
             loose = replace(part, groups={})
             stored.add(_join(prefix, name), _flat(loose), trainable=trainable)
         elif name == "layer" and any(c in part.groups for c in CONTAINERS):
