@@ -30,8 +30,10 @@ def advice_for(snapshot: Snapshot) -> str:
     """
     described = templates(snapshot)
     if not described:
-        unknown = any(layer.kind is None for layer in snapshot.layers)
-        return "Layers that are not known can be kept as stored: --unknown keep." if unknown else ""
+        unknown = [layer for layer in snapshot.layers if layer.kind is None]
+        many = " --kind takes patterns: --kind 'conv2d_*=Conv2D'." if len(unknown) > 1 else ""
+        keep = "Layers that are not known can be kept as stored: --unknown keep."
+        return f"{keep}{many}" if unknown else ""
     return (
         "What kerasport does not know can be described in a file: put a word in the place of each "
         "question mark, rename as you like, and pass it with --layers FILE. Or keep such layers "
