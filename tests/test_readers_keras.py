@@ -480,7 +480,7 @@ def test_an_attribute_is_not_called_after_a_class(tmp_path: Path) -> None:
     """Whoever wrote the model chose its name, which proves nothing."""
     import keras
 
-    class Odd(keras.Model):
+    class Odd(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.embedding = keras.layers.Dense(5, use_bias=False)

@@ -33,6 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
             layers.Input((9, 11, 5), batch_size=1),
             layers.Conv2D(7, (2, 3), activation="relu", name="conv"),
             layers.DepthwiseConv2D((3, 2), depth_multiplier=3, name="deep"),
+            layers.PReLU(shared_axes=[1, 2], name="leak"),
             layers.Conv2DTranspose(5, (2, 3), strides=2, name="up"),
             layers.Flatten(),
             layers.Dense(64, name="wide"),
@@ -89,7 +90,7 @@ def test_weights_are_those_of_the_model_that_was_compiled(
 ) -> None:
     snapshot = kerasport.read(made[0] / f"{name}.tflite")
     kinds = {layer.kind: layer for layer in snapshot.layers if layer.kind != "Dense"}
-    assert kinds.keys() == {"Conv2D", "DepthwiseConv2D", "Conv2DTranspose"}
+    assert kinds.keys() == {"Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "PReLU3D"}
     assert [layer.kind for layer in snapshot.layers].count("Dense") == 2
     state = plan(snapshot, to="keras").apply()
     found = {tensor.numpy().shape: tensor.numpy() for tensor in state.values()}

@@ -31,6 +31,7 @@ from kerasport.kinds import (
     HOLDERS,
     ORDERINGS,
     SPECIAL,
+    USUAL_AXES,
     Facet,
     asked,
     facets,
@@ -45,13 +46,6 @@ KERAS = convention("keras")
 # The conventions of files, today's before those of older ones.
 SOURCES = ("keras", "keras1")
 _CELL_OF_A_STACK = re.compile(r"(?:cell/cells|stacked_rnn_cells)/([^/]+)/[^/]+$")
-# What the tables' braces mean where no configuration says: the common case, and only if it fits.
-USUAL_AXES: Mapping[str, str] = {
-    "normalized": "channel",
-    "output": "out",
-    **{words: words for words in ("length channel", "height width channel")},
-    "depth height width channel": "depth height width channel",
-}
 
 
 def identify(

@@ -24,6 +24,7 @@ __all__ = [
     "HOLDERS",
     "ORDERINGS",
     "SPECIAL",
+    "USUAL_AXES",
     "Facet",
     "asked",
     "facets",
@@ -481,11 +482,21 @@ def _tf1_cell(kind: str | tuple[str, ...]) -> Callable[[Config], tuple[Facet, ..
     return lambda config: (Facet(kinds, config, convention="tf1"),)
 
 
+# What the tables' braces mean where no configuration says: the common case, and only if it fits.
+USUAL_AXES: Mapping[str, str] = {
+    "normalized": "channel",
+    "output": "out",
+    **{words: words for words in ("length channel", "height width channel")},
+    "depth height width channel": "depth height width channel",
+}
+
+
 # The operators of TensorFlow Lite.
 OPERATORS = {
     "CONV_2D": "Conv2D",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
     "FULLY_CONNECTED": "Dense",
+    "PRELU": "PReLU3D",
     "TRANSPOSE_CONV": "Conv2DTranspose",
 }
 
@@ -494,7 +505,7 @@ def _operator(kind: str) -> Callable[[Config], tuple[Facet, ...]]:
     def found(config: Config) -> tuple[Facet, ...]:
         mult = config.get("depth_multiplier")
         sizes = {"mult": mult} if isinstance(mult, int) else {}
-        return (Facet((kind,), config, sizes=sizes, convention="tflite"),)
+        return (Facet((kind,), config, axes=USUAL_AXES, sizes=sizes, convention="tflite"),)
 
     return found
 

@@ -16,6 +16,7 @@ TABLE: Mapping[str, Row] = {
     "Dense": (Slot("weights", "out in", "kernel"), BIAS),
     "Conv2D": (Slot("filter", "out kh kw in", "kernel"), BIAS),
     "Conv2DTranspose": (Slot("filter", "out kh kw in", "kernel"), BIAS),
+    "PReLU3D": (Slot("alpha", "height width channel"),),
     "DepthwiseConv2D": (
         Slot("filter", "1 kh kw (in mult)", "kernel"),
         Slot("bias", "(in mult)", when="use_bias"),

@@ -65,6 +65,7 @@ OPERATORS: Final[Mapping[int, _Takes]] = {
     3: _Takes("CONV_2D", {1: "filter", 2: "bias"}),
     4: _Takes("DEPTHWISE_CONV_2D", {1: "filter", 2: "bias"}),
     9: _Takes("FULLY_CONNECTED", {1: "weights", 2: "bias"}),
+    54: _Takes("PRELU", {1: "alpha"}),
     67: _Takes("TRANSPOSE_CONV", {1: "filter", 3: "bias"}),
 }
 _DEQUANTIZE: Final = 6
@@ -75,7 +76,8 @@ _QUANTIZED: Final = (
     "framework holds so; --to keras passes them on as stored"
 )
 _OPERATION: Final = re.compile(
-    r"(/(ReadVariableOp|resource|Conv2D|MatMul|depthwise|BiasAdd|conv2d_transpose|transpose)\d*)+$"
+    r"(/(ReadVariableOp|resource|Conv2D|MatMul|depthwise|BiasAdd|conv2d_transpose|transpose|Kernel"
+    r"|Alpha)\d*)+$"
 )
 
 
