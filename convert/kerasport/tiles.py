@@ -29,9 +29,9 @@ __all__ = ["Copy", "bits", "cast", "clipped", "fill"]
 Flat = npt.NDArray[Any]
 
 # How many rows of the scratch buffer are turned at a time: as many lines stay in a 32 KiB cache.
-RUN = 128
+RUN = 256
 # How many elements a tile reads in one run, where the source has them.
-WIDE = 512
+WIDE = 1024
 # How many elements a tile has at most: the scratch buffer stays in the second or third cache.
 TILE = 1 << 18
 # Below this many elements a copy fits the cache as it is.
