@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,59 @@ def test_what_is_read_back_is_what_was_written(name: str, tmp_path: Path) -> Non
     state = every_dtype(without=FORMATS[name][1])
     writer(name)(state, target(name, tmp_path))
     assert_same(reader(name)(target(name, tmp_path)), state)
+
+
+@pytest.mark.parametrize("left", range(9))
+@pytest.mark.parametrize("right", [0, 1, 4, 7])
+def test_bytes_are_compared_wherever_they_lie(left: int, right: int) -> None:
+    """Source and target may begin at any two places; one byte that differs is seen."""
+    values = np.random.default_rng(0).integers(256, size=1000, dtype=np.uint8)
+    one, other = np.empty(1009, np.uint8), np.empty(1009, np.uint8)
+    one[left : left + 1000] = other[right : right + 1000] = values
+    assert staging._equal(one[left : left + 1000], other[right : right + 1000])
+    assert not staging._equal(one[left : left + 1000], other[right : right + 999])
+    for place in (0, 500, 999):
+        other[right : right + 1000] = values
+        other[right + place] ^= 1
+        assert not staging._equal(one[left : left + 1000], other[right : right + 1000])
+
+
+@pytest.mark.parametrize("name", ["arrow", "parquet"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_table_is_written_without_what_pyarrow_computes_with(
+    name: str, masked: bool, tmp_path: Path
+) -> None:
+    """To load that takes as long as to write 200 MB; the twin is a list made with a mask."""
+    script = (
+        "import sys, numpy as np, pyarrow as pa\n"
+        "from pathlib import Path\n"
+        "from kerasport.model import StateDict, Tensor\n"
+        f"from kerasport.writers import {name}\n"
+        "tensors = {d: Tensor.of(d, np.ones(3, d)) for d in ('f2', 'f4', 'f8', 'i8')}\n"
+        f"{name}.write(StateDict('torch', tensors), Path(sys.argv[1]))\n"
+        f"if {masked}:\n"
+        "    pa.ListArray.from_arrays(pa.array([0, 0]), pa.array([1.0]), mask=pa.array([True]))\n"
+        "print('pyarrow.compute' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(target(name, tmp_path))],
+        env={**os.environ, "PYTHONPATH": str(Path(staging.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(masked)]
+
+
+def test_batches_of_a_table_are_what_arrow_calls_valid() -> None:
+    """Their lists are made out of buffers, which nothing checks then."""
+    layout = table.schema()
+    made = list(table.batches(every_dtype(), table.Written(), layout=layout))
+    assert made
+    for batch in made:
+        batch.validate(full=True)
+    values = made[0].column("values")
+    assert values.null_count == sum(v is None for v in values.to_pylist()) > 0
 
 
 @every_format

@@ -44,7 +44,10 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
         blank = manifest.text(state, None)
         schema = table.schema({"kerasport": blank})
         written = table.Written()
-        with pyarrow.ipc.new_file(table.sink(staged.open(path)), schema) as writer:
+        with (
+            table.sink(staged.open(path), state.nbytes) as sink,
+            pyarrow.ipc.new_file(sink, schema) as writer,
+        ):
             for batch in table.batches(state, written, layout=schema):
                 writer.write_batch(batch)
         staged.reopen(path)

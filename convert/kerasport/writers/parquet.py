@@ -43,10 +43,10 @@ def write(state: StateDict, path: Path, *, max_shard_size: int | None = None) ->
         schema = table.schema()
         written = table.Written()
         plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        writer = pq.ParquetWriter(
-            table.sink(staged.open(path)), schema, store_schema=False, **plain
-        )
-        with writer:
+        with (
+            table.sink(staged.open(path), state.nbytes) as sink,
+            pq.ParquetWriter(sink, schema, store_schema=False, **plain) as writer,
+        ):
             for batch in table.batches(state, written, layout=schema):
                 writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
             text = manifest.text(state, written.hashes)

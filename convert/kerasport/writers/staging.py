@@ -49,6 +49,7 @@ __all__ = [
     "foreign",
     "pad",
     "refuse_shards",
+    "reserve",
     "room",
     "supported",
 ]
@@ -353,7 +354,7 @@ class Flow:
         for tensor in tensors:
             self._capacity = max(self._capacity, _best(tensor))
             total += tensor.nbytes
-        self._reserved = total if file is not None and _reserve(file, total) else 0
+        self._reserved = total if file is not None and reserve(file, total) else 0
         self._lanes: list[_Lane] = []
         self._free: SimpleQueue[_Buffer | None] = SimpleQueue()
         self._made = 0
@@ -555,7 +556,7 @@ def _whole_rows(tensor: Tensor, step: int) -> int:
     return step // row * row if 0 < row <= step else step
 
 
-def _reserve(file: BinaryIO, size: int) -> bool:
+def reserve(file: BinaryIO, size: int) -> bool:
     """Make room for a file, where the system can."""
     if not size or not hasattr(os, "posix_fallocate"):
         return False

@@ -24,6 +24,7 @@ read again, two threads take half of it each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -139,8 +140,11 @@ class _Rows:
                 if own
             ]
         flat = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
-        missing = None if all(mine) else pa.array([not own for own in mine])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind, mask=missing)
+        # Out of buffers: what builds lists with a mask first loads all of pyarrow's functions.
+        valid = None if all(mine) else pa.py_buffer(np.packbits(mine, bitorder="little"))
+        numbers = pa.Array.from_buffers(kind.value_type, flat.size, [None, pa.py_buffer(flat)])
+        lists = [valid, pa.py_buffer(offsets)]
+        return pa.Array.from_buffers(kind, len(mine), lists, children=[numbers])
 
     def _bytes(self) -> Any:
         pa = arrow()
@@ -358,6 +362,10 @@ class _Steps:
         self.closed = True
 
 
-def sink(file: BinaryIO) -> Any:
-    """A new file as pyarrow writes to it."""
-    return arrow().PythonFile(_Steps(file), mode="w")
+@contextmanager
+def sink(file: BinaryIO, size: int) -> Iterator[Any]:
+    """A new file as pyarrow writes to it, with room for so many bytes and as large as it gets."""
+    staging.reserve(file, size)
+    steps = _Steps(file)
+    yield arrow().PythonFile(steps, mode="w")
+    file.truncate(steps.tell())
