@@ -582,3 +582,21 @@ def test_the_hash_in_the_manifest_is_that_of_the_source(kerasport: Command, tmp_
     source = json.loads((tmp_path / "x.pt.json").read_text())["source"]
     assert source["hash"] == digest.hexdigest()
     assert (source["file"], source["bytes"]) == ("cnn.keras", Path(CNN).stat().st_size)
+
+
+@pytest.mark.parametrize(("call", "frozen"), [("cli.main(['--version'])", True), ("0", False)])
+def test_at_its_end_a_command_looks_for_no_garbage(call: str, frozen: bool) -> None:
+    """The twin is a process that runs no command."""
+    script = (
+        "import atexit, gc; from kerasport import cli\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        f"{call}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "convert")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == str(frozen)

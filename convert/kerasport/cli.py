@@ -6,6 +6,7 @@ Nothing here but arguments and their presentation: whatever a command does, the 
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import io
 import json
@@ -51,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     # Nothing is multiplied here, and half of NumPy's start is threads that would wait for that.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # What is made for a model is needed until the end: who looks for garbage in it finds none.
+    # What is made for a model is needed until the end: who looks for garbage in it finds none. Nor
+    # does Python at its end, where the search is a tenth of a small conversion.
     gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     options = _parser().parse_args(arguments)
     try:
         options.run(options)

@@ -1,7 +1,8 @@
 """From a file or a live model to a snapshot, and what of it is wanted.
 
 Readers deliver what is stored; what it is, is decided here, in one order: classes and kinds, then
-moving averages, quantized weights, low-rank factors.
+moving averages, quantized weights, low-rank factors. What does the latter is loaded where it is
+asked for, so that whoever asks for none of it starts sooner.
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ from typing import Any
 from kerasport import formats, ties
 from kerasport.api.places import as_path, weights_in
 from kerasport.architecture import json_config
-from kerasport.averages import averaged
 from kerasport.custom import LayerTable, installed, loaded
-from kerasport.dequantize import dequantized
 from kerasport.errors import MalformedError, UnknownFormatError, UsageError
 from kerasport.identify import identify
-from kerasport.lora import merged
 from kerasport.model import (
     EXCLUDED,
     VERBATIM,
@@ -34,7 +32,6 @@ from kerasport.model import (
     Tensor,
     dtype_named,
 )
-from kerasport.restore import restored
 from kerasport.unnamed import in_order
 
 __all__ = ["read", "select", "state_of", "tie"]
@@ -99,10 +96,20 @@ def read(
     found = identify(in_order(stored), kinds, table)
     if given is not None:
         _refuse_misfit(found)
-    found = averaged(found) if ema else found
+    if ema:
+        from kerasport.averages import averaged
+
+        found = averaged(found)
     found = _with_optimizer(found) if optimizer else found
-    found = dequantized(found) if dequantize else found
-    return merged(found) if merge_lora else found
+    if dequantize:
+        from kerasport.dequantize import dequantized
+
+        found = dequantized(found)
+    if merge_lora:
+        from kerasport.lora import merged
+
+        found = merged(found)
+    return found
 
 
 def select(
@@ -171,6 +178,8 @@ def _stored(
         return found
     if assume_dtype:
         raise UsageError(f"{path}: {row.holds} says each dtype itself: leave out --assume-dtype")
+    from kerasport.restore import restored
+
     state = formats.reader(row)(path)
     source = Source(path.name, row.name, nbytes=path.stat().st_size, content=lambda: _content(path))
     return restored(state, source, architecture=architecture)

@@ -16,7 +16,7 @@ import numpy as np
 from kerasport.architecture import config_of, parse
 from kerasport.errors import MalformedError
 from kerasport.model import Snapshot, Source
-from kerasport.readers import hdf5, keras_sharded, lookups, npz
+from kerasport.readers import hdf5, keras_sharded, lookups
 from kerasport.readers.documents import document
 from kerasport.readers.mapped import Region
 from kerasport.readers.naming import Stored, numbered
@@ -120,6 +120,8 @@ def _tree(parts: Parts, name: str, assume_dtype: np.dtype[Any] | None) -> Group:
         return keras_sharded.tree(index, parts.region, where=where, assume_dtype=assume_dtype)
     region = parts.region(name)
     if region.read(0, 4) == b"PK\x03\x04":
+        from kerasport.readers import npz  # what most archives do not hold
+
         return npz.tree(region, where=where)
     return hdf5.tree(region, where=where, assume_dtype=assume_dtype)
 
