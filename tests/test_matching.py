@@ -26,7 +26,8 @@ import kerasport
 from kerasport import cli
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.identify import identify
-from kerasport.matching import Wanted, _best, match
+from kerasport.matching import Wanted, match
+from kerasport.matching.bipartite import best
 from kerasport.model import Layer, Snapshot, Source, Tensor
 from kerasport.naming import Naming, loaded
 from kerasport.units import groups
@@ -652,13 +653,13 @@ def test_the_best_assignment_is_the_best_of_all(rows: int, more: int, seed: int)
     from itertools import permutations
 
     scores = np.random.default_rng(seed).normal(size=(min(rows, 5), min(rows, 5) + more))
-    best = max(
+    highest = max(
         sum(scores[n, c] for n, c in enumerate(columns))
         for columns in permutations(range(scores.shape[1]), len(scores))
     )
-    found = _best(scores)
+    found = best(scores)
     assert len(set(found)) == len(found)
-    assert sum(scores[n, c] for n, c in enumerate(found)) == pytest.approx(best)
+    assert sum(scores[n, c] for n, c in enumerate(found)) == pytest.approx(highest)
 
 
 # ------------------------------------------------------------------------------------- the file

@@ -27,7 +27,8 @@ from typing import Any, Final
 from kerasport.errors import LayoutError, UsageError
 from kerasport.flatten import flattened
 from kerasport.layout import Layout
-from kerasport.matching import Found, Pair, numbered
+from kerasport.matching import Found, Pair
+from kerasport.matching.vocabulary import numbered
 from kerasport.model import Note, Snapshot, StateDict, Tensor
 from kerasport.transpose import Move, Plan, move_notes
 from kerasport.units import Unit, joined, units

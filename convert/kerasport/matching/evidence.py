@@ -1,0 +1,105 @@
+"""What speaks for a unit's being in a module: repeated blocks, words that tell apart, and order."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from kerasport.matching.sides import Sides
+from kerasport.matching.target import Module
+from kerasport.matching.vocabulary import by_name, numbered, tokens_of, words_of
+from kerasport.units import Unit
+
+__all__ = ["LEAST", "ORDER", "Evidence"]
+
+# How much stronger structure is than names, and names than order.
+_BLOCK, ORDER, LEAST = 8.0, 0.2, 1e-6
+
+
+class Evidence:
+    """What speaks for a unit's being in a module, among units that could change places."""
+
+    def __init__(self, units: Sequence[Unit], sides: Sides, every: Sequence[Unit]) -> None:
+        self.sides = sides
+        self.paths = numbered([unit.path for unit in every])
+        self.blocks = _blocks(self.paths)
+        names = {module.name: module.name.replace("#", ".") for module in sides.modules}
+        self.target_blocks = _blocks(names)
+
+    def weights(self, sources: Sequence[str], targets: Sequence[str]) -> Mapping[str, float]:
+        """How much each word tells apart, on the side on which it tells less."""
+        left = Counter(word for path in sources for word in words_of(path))
+        right = Counter(word for name in targets for word in words_of(name))
+        return {
+            word: min(
+                math.log((len(sources) + 1) / left[word]),
+                math.log((len(targets) + 1) / right[word]),
+            )
+            for word in left.keys() & right.keys()
+        }
+
+    def structure(self, unit: Unit, module: Module) -> float:
+        """Whether both are in a repeated block, and in the same one."""
+        left, right = self.blocks.get(unit.path), self.target_blocks.get(module.name)
+        if left is None and right is None:
+            return 0.0
+        if left is None or right is None:
+            return -_BLOCK if self._paired(left or right) else 0.0
+        if left[2] != right[2]:
+            return 0.0
+        return _BLOCK if left[1] == right[1] else -_BLOCK
+
+    def _paired(self, block: tuple[tuple[str, ...], int, int] | None) -> bool:
+        """Whether the other side has a family of as many blocks."""
+        assert block is not None
+        sizes = {b[2] for b in self.blocks.values()} & {b[2] for b in self.target_blocks.values()}
+        return block[2] in sizes
+
+    def source_order(self, one: Unit, other: Unit) -> int:
+        """-1 where the first comes before the second, 1 behind it, 0 where nothing says so."""
+        ancestors = self.sides.ancestors
+        if ancestors is not None and one.layer != other.layer:
+            top, below = _known(one.layer, ancestors), _known(other.layer, ancestors)
+            if top and below and top != below:
+                return (top in ancestors[below]) * -1 or int(below in ancestors[top])
+        if one.layer == other.layer:
+            return 0  # query, key and value stand side by side
+        return by_name(self.paths[one.path], self.paths[other.path])
+
+    def target_order(self, one: Module, other: Module) -> int:
+        """The same of two modules."""
+        if self.sides.ordered:
+            return -1 if one.place < other.place else 1
+        return by_name(one.name.replace("#", "."), other.name.replace("#", "."))
+
+
+def _blocks(names: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], int, int]]:
+    """For each name in a repeated block: which family, which of how many.
+
+    A block is what stands before and with a number, where something stands behind it, and there are
+    several of one make.
+    """
+    families: dict[tuple[str, ...], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    prefixes: dict[str, tuple[tuple[str, ...], int]] = {}
+    for key, name in names.items():
+        tokens = tokens_of(name)
+        for n, token in enumerate(tokens[:-1]):
+            if isinstance(token, int):
+                family = tuple(map(str, tokens[:n]))
+                families[family][token].add(key)
+                prefixes[key] = (family, token)
+                break
+    found: dict[str, tuple[tuple[str, ...], int, int]] = {}
+    for key, (family, number) in prefixes.items():
+        members = families[family]
+        if len(members) > 1 and sum(map(len, members.values())) > len(members):
+            found[key] = (family, sorted(members).index(number), len(members))
+    return found
+
+
+def _known(path: str, ancestors: Mapping[str, object]) -> str:
+    """The layer of the graph that a path is in: itself, or the one around it."""
+    while path and path not in ancestors:
+        path = path.rpartition("/")[0]
+    return path

@@ -1,0 +1,118 @@
+"""Every unit with its module: the one way that is certain, or every way that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+
+from kerasport.errors import UnsupportedError
+from kerasport.matching.assignment import How, assigned_of, classes, gathered
+from kerasport.matching.evidence import Evidence
+from kerasport.matching.refusals import table
+from kerasport.matching.sides import Sides
+from kerasport.matching.target import Module
+from kerasport.matching.turned import turned_ones
+from kerasport.units import Unit
+
+__all__ = ["Found", "Pair", "ways"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pair:
+    """A unit of the source in a module of the target.
+
+    Attributes:
+        unit: the unit.
+        module: the module's name; the tensor's where it is no module's.
+        tensors: by the unit's own name for it, the target tensor's name and its sentence.
+        how: what settled it.
+        assumed: which of its tensors are square matrices of which nothing says how they lie.
+    """
+
+    unit: Unit
+    module: str
+    tensors: Mapping[str, tuple[str, str]]
+    how: How
+    assumed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Found:
+    """What a match found.
+
+    Attributes:
+        pairs: in the target's order.
+        kinds: the kinds of layers that the target settled, by path.
+        kept: tensors of the target that are no weights.
+    """
+
+    pairs: tuple[Pair, ...]
+    kinds: Mapping[str, str]
+    kept: tuple[str, ...]
+
+
+def ways(units: Sequence[Unit], sides: Sides, *, name: str, several: bool) -> Iterator[list[Pair]]:
+    """Every unit with its module: the way that is certain, or all that are left where asked for."""
+    rivals: list[tuple[Unit, Module, Unit, Module]] = []
+    assigned: list[tuple[Unit, Module, How]] = []
+    for members, modules in classes(units, sides):
+        evidence = Evidence(members, sides, units)
+        matched, open_pairs = assigned_of(members, modules, evidence)
+        assigned.extend(matched)
+        rivals.extend(open_pairs)
+    if not rivals:
+        yield _pairs(assigned, sides, name)
+        return
+    if not several:
+        raise UnsupportedError(f"{name} in more than one way:\n{table(rivals)}")
+    open_units = [
+        [(unit, module) for unit, module in zip(group.values(), modules.values(), strict=True)]
+        for group, modules in _open(rivals, assigned)
+    ]
+    for changed in product(*(_permuted(group, sides) for group in open_units)):
+        module_of = {id(unit): module for group in changed for unit, module in group}
+        yield _pairs(
+            [
+                (unit, module_of.get(id(unit), module), "running" if id(unit) in module_of else how)
+                for unit, module, how in assigned
+            ],
+            sides,
+            name,
+        )
+
+
+def _permuted(
+    group: Sequence[tuple[Unit, Module]], sides: Sides
+) -> Iterator[list[tuple[Unit, Module]]]:
+    """Every way in which units can have the modules of all of them."""
+    for modules in permutations(module for _, module in group):
+        pairs = [(unit, module) for (unit, _), module in zip(group, modules, strict=True)]
+        if all(sides.fit(unit, module) is not None for unit, module in pairs):
+            yield pairs
+
+
+def _open(
+    rivals: Sequence[tuple[Unit, Module, Unit, Module]],
+    assigned: Sequence[tuple[Unit, Module, How]],
+) -> list[tuple[dict[str, Unit], dict[str, Module]]]:
+    """Groups of units that could change places, with the module that each has now."""
+    has = {id(unit): module for unit, module, _ in assigned}
+    return [
+        (units, {has[id(unit)].name: has[id(unit)] for unit in units.values()})
+        for units, _ in gathered(rivals)
+    ]
+
+
+def _pairs(assigned: Sequence[tuple[Unit, Module, How]], sides: Sides, name: str) -> list[Pair]:
+    pairs: list[Pair] = []
+    turned, open_ones = turned_ones([(unit, module) for unit, module, _ in assigned], sides, name)
+    for unit, module, how in assigned:
+        tensors: dict[str, tuple[str, str]] = {}
+        for leaf, spellings in (sides.fit(unit, module) or {}).items():
+            wish = turned.get((unit.path, leaf))
+            spelling = next(s for s in spellings if wish is None or s.turned == wish)
+            tensors[leaf] = (spelling.target, spelling.sentence)
+        assumed = frozenset(leaf for leaf in tensors if (unit.path, leaf) in open_ones)
+        pairs.append(Pair(unit, module.name, tensors, how, assumed))
+    return pairs
