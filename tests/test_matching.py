@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kerasport
+from fitting import assert_outputs, fitted, model, wanted
 from kerasport import cli
 from kerasport.errors import UnsupportedError, UsageError
 from kerasport.identify import identify
@@ -108,24 +109,6 @@ class Fused(nn.Module):  # type: ignore[misc]
         x = x * self.norm.gamma + self.norm.beta
         x = x + self.down(self.up(x).relu())
         return self.fc(x.mean(1))
-
-
-def wanted(module: nn.Module) -> list[Wanted]:
-    return [
-        Wanted(name, tuple(value.shape), value.is_floating_point())
-        for name, value in module.state_dict().items()
-    ]
-
-
-def fitted(source: Path, module: nn.Module, folder: Path, **options: Any) -> Naming:
-    """The names of a module, and the module with the weights that they give it."""
-    names = kerasport.match(source, wanted(module), **options)
-    kerasport.convert(source, folder / "x.safetensors", to="torch", names=names)
-    kerasport.verify(folder / "x.safetensors", against=source)
-    given = {n: torch.from_numpy(a) for n, a in load_file(folder / "x.safetensors").items()}
-    kept = {name: value for name, value in module.state_dict().items() if name in names.kept}
-    module.load_state_dict({**given, **kept}, strict=True)
-    return names
 
 
 @pytest.mark.parametrize(("path", "make"), [(SEQUENCE, Reader), (ATTENTION, Fused)])
@@ -343,21 +326,6 @@ def test_a_fused_matrix_holds_what_it_is_said_to_hold(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------- other structures
-
-
-def model(*layers: Any, shape: tuple[int, ...] = (6,)) -> keras.Model:
-    built = keras.Sequential([keras.Input(shape), *layers])
-    rng = np.random.default_rng(3)
-    for variable in built.weights:
-        variable.assign(rng.normal(size=variable.shape).astype(np.float32))
-    return built
-
-
-def assert_outputs(source: keras.Model, module: nn.Module, folder: Path, x: Array) -> Naming:
-    names = fitted(source, module, folder)
-    found = module.eval()(torch.from_numpy(x)).detach().numpy()
-    np.testing.assert_allclose(found, source(x).numpy(), atol=1e-5)
-    return names
 
 
 def test_a_chain_of_equal_layers_goes_by_its_order(tmp_path: Path) -> None:

@@ -205,17 +205,33 @@ def _short(entries: Sequence[Entry], paths: Mapping[str, str]) -> Iterator[Entry
             _NUMBER.sub("#", entry.target), sources, entry.labels, entry.tensor, entry.layouts
         )  # fmt: skip
         alike[key].append(entry)
-    done: set[int] = set()
-    for entry in entries:
-        if id(entry) in done:
-            continue
-        group = next(g for g in alike.values() if entry in g)
-        short = _generalised(group, paths)
-        if short is None:
-            yield entry
-        else:
-            done.update(map(id, group))
-            yield short
+    place = {id(entry): n for n, entry in enumerate(entries)}
+    lines = [
+        (min(place[id(entry)] for entry in own), short)
+        for group in alike.values()
+        for short, own in _lines(group, paths)
+    ]
+    yield from (short for _, short in sorted(lines, key=lambda line: line[0]))
+
+
+def _lines(group: Sequence[Entry], paths: Mapping[str, str]) -> list[tuple[Entry, Sequence[Entry]]]:
+    """As few lines as say a group, each with what it stands for.
+
+    Where one line does not say it, `block{n}_1` and `block{n}_2` may: one number is written out.
+    """
+    short = _generalised(group, paths)
+    if short is not None:
+        return [(short, group)]
+    numbers = [_NUMBER.findall("\0".join(_named(entry, paths))) for entry in group]
+    found: list[tuple[Entry, Sequence[Entry]]] = [(entry, [entry]) for entry in group]
+    for position in range(len(numbers[0]) if len(group) > 1 else 0):
+        parts: dict[str, list[Entry]] = defaultdict(list)
+        for entry, own in zip(group, numbers, strict=True):
+            parts[own[position]].append(entry)
+        if 1 < len(parts) < len(found):
+            tried = [line for part in parts.values() for line in _lines(part, paths)]
+            found = min(found, tried, key=len)
+    return found
 
 
 def _generalised(group: Sequence[Entry], paths: Mapping[str, str]) -> Entry | None:

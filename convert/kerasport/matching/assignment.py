@@ -6,7 +6,8 @@ That it is the best of all is no proof: for each pair something must speak again
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +20,14 @@ from kerasport.matching.target import Module
 from kerasport.matching.vocabulary import ORDINALS, STAGES, stage_of, tokens_of, words_of
 from kerasport.units import Unit
 
-__all__ = ["How", "assigned_of", "classes", "gathered"]
+__all__ = ["How", "Rivals", "assigned_of", "classes", "gathered"]
 
 # What it counts that both sides have one name, numbers and all.
 _SAME = 8.0
 How = Literal["shape", "names", "order", "running"]
+Array = npt.NDArray[np.float64]
+# Two units and their modules, which could change places.
+Rivals = tuple[Unit, Module, Unit, Module]
 
 
 def classes(units: Sequence[Unit], sides: Sides) -> Iterator[tuple[list[Unit], list[Module]]]:
@@ -41,46 +45,92 @@ def classes(units: Sequence[Unit], sides: Sides) -> Iterator[tuple[list[Unit], l
 
 
 def assigned_of(
-    units: Sequence[Unit], modules: Sequence[Module], evidence: Evidence
-) -> tuple[list[tuple[Unit, Module, How]], list[tuple[Unit, Module, Unit, Module]]]:
-    """The best assignment of one class, and the pairs in it that could as well be the other way."""
-    sides = evidence.sides
+    units: Sequence[Unit],
+    modules: Sequence[Module],
+    evidence: Evidence,
+    settled: Mapping[str, frozenset[str]],
+) -> tuple[list[tuple[Unit, Module, How]], list[Rivals]]:
+    """The best assignment of one class, and the pairs in it that could as well be the other way.
+
+    Args:
+        units: the units of the class.
+        modules: the modules that they fit.
+        evidence: what speaks for and against.
+        settled: the modules of the layers that are settled.
+    """
     units = sorted(units, key=lambda unit: _order_key(unit.path, unit, evidence))
     modules = sorted(modules, key=lambda m: _target_key(m, evidence))
-    weights = evidence.weights(
-        [evidence.paths[unit.path] for unit in units], [module.name for module in modules]
-    )
-    certain = np.full((len(units), len(modules)), -np.inf)
-    for row, unit in enumerate(units):
-        for column, module in enumerate(modules):
-            if sides.fit(unit, module) is not None:
-                words = words_of(evidence.paths[unit.path]) & words_of(module.name)
-                names = sum(weights.get(word, 0.0) for word in words)
-                same = _SAME * (tokens_of(unit.path) == tokens_of(module.name))
-                certain[row, column] = names + same + evidence.structure(unit, module)
+    certain, beside = _scores(units, modules, evidence, settled)
     ranks = _ranks(units, modules, evidence)
     columns = best(certain - ORDER * ranks)
+
+    @cache
+    def order(a: int, b: int, one: int, other: int) -> int:
+        """1 where both sides have the two in one order, -1 where in the other, 0 where in none."""
+        source = evidence.source_order(units[a], units[b])
+        return source and source * evidence.target_order(modules[one], modules[other])
+
+    def speaks(a: int, b: int) -> tuple[float, How]:
+        """What speaks for two being as they are, and against their changing places."""
+        one, other = columns[a], columns[b]
+        swapped = certain[a, other] + certain[b, one]
+        if not np.isfinite(swapped):
+            return 1.0, "names"
+        gain = certain[a, one] + certain[b, other] - swapped
+        if abs(gain) > LEAST:
+            return gain, "names"
+        gain = order(a, b, one, other)
+        if not gain:
+            gain = beside[a, one] + beside[b, other] - beside[a, other] - beside[b, one]
+        return float(gain), "order"
+
+    pairs = [(a, b) for a in range(len(units)) for b in range(a + 1, len(units))]
+    for _ in range(len(units)):
+        # What names leave open is put in order, as by exchanging neighbours.
+        wrong = False
+        for a, b in pairs:
+            gain, by = speaks(a, b)
+            if gain < -LEAST and by == "order":
+                columns[a], columns[b] = columns[b], columns[a]
+                wrong = True
+        if not wrong:
+            break
     how: list[How] = ["shape" if len(units) == 1 else "names" for _ in units]
-    rivals: list[tuple[Unit, Module, Unit, Module]] = []
-    for a in range(len(units)):
-        for b in range(a + 1, len(units)):
-            one, other = columns[a], columns[b]
-            swapped = certain[a, other] + certain[b, one]
-            if not np.isfinite(swapped):
-                continue
-            gain = certain[a, one] + certain[b, other] - swapped
-            if gain > LEAST:
-                continue
-            order = evidence.source_order(units[a], units[b])
-            if order and order == evidence.target_order(modules[one], modules[other]):
-                how[a] = how[b] = "order"
-                continue
-            rivals.append((units[a], modules[one], units[b], modules[other]))
+    rivals: list[Rivals] = []
+    for a, b in pairs:
+        gain, by = speaks(a, b)
+        if gain <= LEAST:
+            rivals.append((units[a], modules[columns[a]], units[b], modules[columns[b]]))
+        elif by == "order":
+            how[a] = how[b] = "order"
     matched = [
         (unit, modules[column], kind)
         for unit, column, kind in zip(units, columns, how, strict=True)
     ]
     return matched, rivals
+
+
+def _scores(
+    units: Sequence[Unit],
+    modules: Sequence[Module],
+    evidence: Evidence,
+    settled: Mapping[str, frozenset[str]],
+) -> tuple[Array, Array]:
+    """What names and blocks say of each unit in each module, and how many neighbours they share."""
+    weights = evidence.weights(
+        [evidence.paths[unit.path] for unit in units], [module.name for module in modules]
+    )
+    certain = np.full((len(units), len(modules)), -np.inf)
+    beside = np.zeros(certain.shape)
+    for row, unit in enumerate(units):
+        for column, module in enumerate(modules):
+            if evidence.sides.fit(unit, module) is not None:
+                words = words_of(evidence.paths[unit.path]) & words_of(module.name)
+                names = sum(weights.get(word, 0.0) for word in words)
+                same = _SAME * (tokens_of(unit.path) == tokens_of(module.name))
+                certain[row, column] = names + same + evidence.structure(unit, module)
+                beside[row, column] = evidence.beside(unit, module, settled)
+    return certain, beside
 
 
 def _order_key(path: str, unit: Unit, evidence: Evidence) -> tuple[Any, ...]:
@@ -108,14 +158,12 @@ def _target_key(module: Module, evidence: Evidence) -> tuple[Any, ...]:
     return (block[1] if block else -1, *own)
 
 
-def _ranks(
-    units: Sequence[Unit], modules: Sequence[Module], evidence: Evidence
-) -> npt.NDArray[np.float64]:
+def _ranks(units: Sequence[Unit], modules: Sequence[Module], evidence: Evidence) -> Array:
     """How far apart each unit and module stand in the order of their blocks, from 0 to 1."""
     left = _within([evidence.blocks.get(unit.path) for unit in units])
     right = _within([evidence.target_blocks.get(module.name) for module in modules])
     longest = max(1, *left, *right)
-    apart: npt.NDArray[np.float64] = np.abs(np.subtract.outer(left, right)) / longest
+    apart: Array = np.abs(np.subtract.outer(left, right)) / longest
     return apart
 
 
@@ -130,7 +178,7 @@ def _within(blocks: Sequence[tuple[tuple[str, ...], int, int] | None]) -> list[f
 
 
 def gathered(
-    rivals: Sequence[tuple[Unit, Module, Unit, Module]],
+    rivals: Sequence[Rivals],
 ) -> list[tuple[dict[str, Unit], dict[str, Module]]]:
     """Units that could change places, directly or by way of others, with their modules."""
     grouped: list[tuple[dict[str, Unit], dict[str, Module]]] = []

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from kerasport.matching.neighbours import feeding, listed
 from kerasport.matching.sides import Sides
 from kerasport.matching.target import Module
 from kerasport.matching.vocabulary import by_name, numbered, tokens_of, words_of
@@ -18,17 +19,31 @@ _BLOCK, ORDER, LEAST = 8.0, 0.2, 1e-6
 
 
 class Evidence:
-    """What speaks for a unit's being in a module, among units that could change places."""
+    """What speaks for a unit's being in a module.
 
-    def __init__(self, units: Sequence[Unit], sides: Sides, every: Sequence[Unit]) -> None:
+    Args:
+        units: all units.
+        sides: what is known of both sides.
+    """
+
+    def __init__(self, units: Sequence[Unit], sides: Sides) -> None:
         self.sides = sides
-        self.paths = numbered([unit.path for unit in every])
+        self.paths = numbered([unit.path for unit in units])
         self.blocks = _blocks(self.paths)
         names = {module.name: module.name.replace("#", ".") for module in sides.modules}
         self.target_blocks = _blocks(names)
+        sizes = {b[2] for b in self.blocks.values()} & {b[2] for b in self.target_blocks.values()}
+        # Blocks of which the other side has as many; others say nothing.
+        self.blocks = {key: b for key, b in self.blocks.items() if b[2] in sizes}
+        self.target_blocks = {key: b for key, b in self.target_blocks.items() if b[2] in sizes}
+        self.feeding = feeding(units, sides.ancestors)
+        self.listed = listed(sides.modules, ordered=sides.ordered)
 
     def weights(self, sources: Sequence[str], targets: Sequence[str]) -> Mapping[str, float]:
-        """How much each word tells apart, on the side on which it tells less."""
+        """How much each word tells apart, on the side on which it tells less.
+
+        What more than half of either side has is what they are all called, and tells nothing.
+        """
         left = Counter(word for path in sources for word in words_of(path))
         right = Counter(word for name in targets for word in words_of(name))
         return {
@@ -37,6 +52,7 @@ class Evidence:
                 math.log((len(targets) + 1) / right[word]),
             )
             for word in left.keys() & right.keys()
+            if left[word] <= max(1, len(sources) / 2) and right[word] <= max(1, len(targets) / 2)
         }
 
     def structure(self, unit: Unit, module: Module) -> float:
@@ -45,16 +61,26 @@ class Evidence:
         if left is None and right is None:
             return 0.0
         if left is None or right is None:
-            return -_BLOCK if self._paired(left or right) else 0.0
+            return -_BLOCK
         if left[2] != right[2]:
             return 0.0
         return _BLOCK if left[1] == right[1] else -_BLOCK
 
-    def _paired(self, block: tuple[tuple[str, ...], int, int] | None) -> bool:
-        """Whether the other side has a family of as many blocks."""
-        assert block is not None
-        sizes = {b[2] for b in self.blocks.values()} & {b[2] for b in self.target_blocks.values()}
-        return block[2] in sizes
+    def beside(self, unit: Unit, module: Module, settled: Mapping[str, frozenset[str]]) -> int:
+        """On how many sides a unit has a neighbour whose module is the module's neighbour.
+
+        Args:
+            unit: the unit.
+            module: the module.
+            settled: the modules of each layer that is settled.
+        """
+        return sum(
+            any(
+                settled.get(layer, frozenset()) & there.get(module.name, frozenset())
+                for layer in here.get(unit.layer, ())
+            )
+            for here, there in zip(self.feeding, self.listed, strict=True)
+        )
 
     def source_order(self, one: Unit, other: Unit) -> int:
         """-1 where the first comes before the second, 1 behind it, 0 where nothing says so."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kerasport.matching.assignment import gathered
+from kerasport.matching.assignment import Rivals, gathered
 from kerasport.matching.bipartite import augment
 from kerasport.matching.sides import Sides
-from kerasport.matching.target import Module
 from kerasport.units import Group, Unit
 
 __all__ = ["impossible", "table"]
@@ -50,7 +49,7 @@ def shapes_of(unit: Unit) -> str:
     return ", ".join(shapes)
 
 
-def table(rivals: Sequence[tuple[Unit, Module, Unit, Module]]) -> str:
+def table(rivals: Sequence[Rivals]) -> str:
     """What is open: for each group of units the modules that each could be in."""
     grouped = gathered(rivals)
     lines: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 from kerasport.errors import UnsupportedError
-from kerasport.matching.assignment import How, assigned_of, classes, gathered
+from kerasport.matching.assignment import How, Rivals, assigned_of, classes, gathered
 from kerasport.matching.evidence import Evidence
 from kerasport.matching.refusals import table
 from kerasport.matching.sides import Sides
@@ -54,13 +54,7 @@ class Found:
 
 def ways(units: Sequence[Unit], sides: Sides, *, name: str, several: bool) -> Iterator[list[Pair]]:
     """Every unit with its module: the way that is certain, or all that are left where asked for."""
-    rivals: list[tuple[Unit, Module, Unit, Module]] = []
-    assigned: list[tuple[Unit, Module, How]] = []
-    for members, modules in classes(units, sides):
-        evidence = Evidence(members, sides, units)
-        matched, open_pairs = assigned_of(members, modules, evidence)
-        assigned.extend(matched)
-        rivals.extend(open_pairs)
+    assigned, rivals = _settled(units, sides)
     if not rivals:
         yield _pairs(assigned, sides, name)
         return
@@ -82,6 +76,30 @@ def ways(units: Sequence[Unit], sides: Sides, *, name: str, several: bool) -> It
         )
 
 
+def _settled(
+    units: Sequence[Unit], sides: Sides
+) -> tuple[list[tuple[Unit, Module, How]], list[Rivals]]:
+    """Every unit with its module, and what is open; in rounds, as one tells of the next."""
+    evidence = Evidence(units, sides)
+    found = list(classes(units, sides))
+    settled: dict[str, frozenset[str]] = {}
+    while True:
+        assigned: list[tuple[Unit, Module, How]] = []
+        rivals: list[Rivals] = []
+        for members, modules in found:
+            matched, open_pairs = assigned_of(members, modules, evidence, settled)
+            assigned.extend(matched)
+            rivals.extend(open_pairs)
+        open_ones = {id(unit) for one, _, other, _ in rivals for unit in (one, other)}
+        known: dict[str, frozenset[str]] = {}
+        for unit, module, _ in assigned:
+            if id(unit) not in open_ones:
+                known[unit.layer] = known.get(unit.layer, frozenset()) | {module.name}
+        if not rivals or len(known) <= len(settled):
+            return assigned, rivals
+        settled = known
+
+
 def _permuted(
     group: Sequence[tuple[Unit, Module]], sides: Sides
 ) -> Iterator[list[tuple[Unit, Module]]]:
@@ -93,7 +111,7 @@ def _permuted(
 
 
 def _open(
-    rivals: Sequence[tuple[Unit, Module, Unit, Module]],
+    rivals: Sequence[Rivals],
     assigned: Sequence[tuple[Unit, Module, How]],
 ) -> list[tuple[dict[str, Unit], dict[str, Module]]]:
     """Groups of units that could change places, with the module that each has now."""
