@@ -7,6 +7,7 @@ import random
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import nn
 import kerasport
 from fitting import assert_outputs, fitted, model, wanted
 from kerasport import cli
-from kerasport.errors import UnsupportedError, UsageError
+from kerasport.errors import UnsupportedError, UsageError, VerificationError
 from kerasport.identify import identify
 from kerasport.matching import Wanted, match
 from kerasport.matching.bipartite import best
@@ -552,9 +553,8 @@ def test_what_does_not_fit_is_told_on_both_sides() -> None:
         kerasport.match(two_branches(), wanted(module))
     assert str(raised.value) == (
         "Functional does not go into the target:\n"
-        "  2.weight [4,5], 2.bias [4]: no layer of the model fits it\n"
         "  3.weight [2,4], 3.bias [2]: no layer of the model fits it\n"
-        "  end (weight [3,5], bias [3]): no module of the target fits it\n\n"
+        "  end (weight [3,5], bias [3]): nearly fits, but 2 has weight [4,5], bias [4]\n\n"
         "A part is matched with --include, --exclude and --keep"
     )
 
@@ -565,13 +565,91 @@ def test_a_layer_too_many_is_told() -> None:
         kerasport.match(two_branches(), wanted(module))
 
 
-def test_a_bias_that_only_one_side_has_is_no_match() -> None:
-    source = model(L.Dense(5, use_bias=False, name="d"))
-    with pytest.raises(UnsupportedError, match="no module of the target fits it"):
-        kerasport.match(source, wanted(nn.Sequential(nn.Linear(6, 5))))
+def test_a_bias_that_the_target_has_not_must_be_zero(tmp_path: Path) -> None:
+    """Left out where it adds nothing; with other values it is refused, then and later."""
+    module = nn.Sequential(nn.Linear(6, 5, bias=False))
     source = model(L.Dense(5, name="d"))
-    with pytest.raises(UnsupportedError, match="no module of the target fits it"):
-        kerasport.match(source, wanted(nn.Sequential(nn.Linear(6, 5, bias=False))))
+    message = r"d \(weight \[5,6\], bias \[5\]\): nearly fits, but 0 has no bias, and the model's"
+    with pytest.raises(UnsupportedError, match=message):
+        kerasport.match(source, wanted(module))
+    kernel, bias = source.get_layer("d").get_weights()
+    source.get_layer("d").set_weights([kernel, 0 * bias])
+    x = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
+    names = assert_outputs(source, module, tmp_path, x)
+    assert names.to_json()["names"] == {"0": {"from": "d", "without": "bias"}}
+    source.save(tmp_path / "d.keras")
+    kerasport.convert(
+        tmp_path / "x.safetensors", tmp_path / "y.keras", to="keras",
+        like=tmp_path / "d.keras", names=names,
+    )  # fmt: skip
+    assert (tmp_path / "y.keras").read_bytes() == (tmp_path / "d.keras").read_bytes()
+    source.get_layer("d").set_weights([kernel, bias])
+    with pytest.raises(VerificationError, match="d/bias: is not zero, and was left out"):
+        kerasport.verify(tmp_path / "x.safetensors", against=source)
+    with pytest.raises(UsageError, match="d/bias: is not zero, and 0 leaves it out"):
+        kerasport.convert(source, tmp_path / "x.safetensors", to="torch", names=names)
+
+
+@pytest.mark.parametrize(
+    ("layer", "make"),
+    [
+        (L.Dense(5, use_bias=False, name="d"), lambda: nn.Linear(6, 5)),
+        (L.Conv1D(5, 2, use_bias=False, name="d"), lambda: nn.Conv1d(6, 5, 2)),
+    ],
+)
+def test_a_bias_that_the_model_has_not_is_zero(
+    layer: Any, make: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    """And must still be on the way back: the model has no place for it."""
+    shape = (6,) if isinstance(layer, L.Dense) else (4, 6)
+    source, module = model(layer, shape=shape), nn.Sequential(make())
+    names = fitted(source, module, tmp_path)
+    assert names.to_json()["names"] == {"0": {"from": "d", "zeros": "bias"}}
+    state = module.state_dict()
+    np.testing.assert_array_equal(state["0.bias"].numpy(), np.zeros(5))
+    source.save(tmp_path / "d.keras")
+
+    def back() -> None:
+        like, target = tmp_path / "d.keras", tmp_path / "y.keras"
+        kerasport.convert(tmp_path / "x.safetensors", target, to="keras", like=like, names=names)
+
+    back()
+    assert (tmp_path / "y.keras").read_bytes() == (tmp_path / "d.keras").read_bytes()
+    save_file({**state, "0.bias": state["0.bias"] + 1}, tmp_path / "x.safetensors")
+    with pytest.raises(UnsupportedError, match="the model has no place for them"):
+        back()
+
+
+def test_layers_that_fit_but_for_a_bias_are_told_in_few_lines() -> None:
+    source = model(*(L.Dense(n, name=f"d{n}") for n in (5, 7, 2, 3, 4)))
+    sizes = (6, 5, 7, 2, 3, 4)
+    module = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes)))
+    with pytest.raises(UnsupportedError) as raised:
+        kerasport.match(source, wanted(module))
+    assert raised.value.problems == (
+        "d2 (weight [2,7], bias [2]): nearly fits, but 2 has no bias, and the model's is not zero",
+        "d5 (weight [5,6], bias [5]): nearly fits, but 0 has no bias, and the model's is not zero",
+        "d7 (weight [7,5], bias [7]): nearly fits, but 1 has no bias, and the model's is not zero",
+        "… d3, d4: likewise (has no bias, and the model's is not zero)",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    ("wrap", "first"),
+    [
+        (nn.utils.parametrizations.weight_norm, "0.parametrizations.weight.original0"),
+        (nn.utils.weight_norm, "0.weight_g"),
+        (nn.utils.spectral_norm, "0.weight_orig"),
+    ],
+)
+def test_a_weight_that_torch_recomputes_is_refused_with_the_way_out(wrap: Any, first: str) -> None:
+    """What it is made of would have to be found for it, and would be rounded."""
+    source, module = model(L.Dense(5, name="d")), nn.Sequential(wrap(nn.Linear(6, 5)))
+    with pytest.raises(UnsupportedError) as raised:
+        kerasport.match(source, wanted(module))
+    assert first in str(raised.value)
+    assert "torch.nn.utils.parametrize.remove_parametrizations makes it one" in str(raised.value)
 
 
 SHAPES = [(2, 3), (3, 5), (5, 2), (3, 3)]

@@ -42,6 +42,8 @@ SLAB: Final = 8 << 20
 VERBATIM: Final = "verbatim"
 # Why a tensor is left out that somebody asked to leave out.
 EXCLUDED: Final = "excluded on request"
+# Why one is left out whose values add nothing.
+ZERO: Final = "is zero everywhere, and the target has no such bias"
 
 _SHORT: Final[Mapping[str, str]] = {
     "bool": "bool",

@@ -29,7 +29,7 @@ from kerasport.flatten import flattened
 from kerasport.layout import Layout
 from kerasport.matching import Found, Pair
 from kerasport.matching.vocabulary import numbered
-from kerasport.model import Note, Snapshot, StateDict, Tensor
+from kerasport.model import ZERO, Note, Omission, Snapshot, StateDict, Tensor
 from kerasport.transpose import Move, Plan, move_notes
 from kerasport.units import Unit, joined, units
 
@@ -52,6 +52,8 @@ class Entry:
         labels: which block each of several is.
         tensor: the one tensor of the unit that is meant; empty for all of them.
         layouts: sentences that are not torch.nn's, by the tensor of the unit.
+        zeros: biases that the target has and the layer has not.
+        without: biases of zeros that the layer has and the target has not.
     """
 
     target: str
@@ -59,10 +61,13 @@ class Entry:
     labels: tuple[str, ...] = ()
     tensor: str = ""
     layouts: tuple[tuple[str, str], ...] = ()
+    zeros: str = ""
+    without: str = ""
 
     def to_json(self) -> JSON:
         """The right side of the line, as data."""
-        if len(self.sources) == 1 and not self.tensor and not self.layouts:
+        own = (self.tensor, self.layouts, self.zeros, self.without)
+        if len(self.sources) == 1 and not any(own):
             return self.sources[0]
         told = dict(self.layouts)
         return {
@@ -70,6 +75,8 @@ class Entry:
             **({"join": " ".join(self.labels)} if self.labels else {}),
             **({"tensor": self.tensor} if self.tensor else {}),
             **({"layout": told.pop(self.tensor)} if self.tensor in told else {}),
+            **({"zeros": self.zeros} if self.zeros else {}),
+            **({"without": self.without} if self.without else {}),
             **told,
         }
 
@@ -188,8 +195,12 @@ def _entries(pair: Pair) -> Iterator[Entry]:
         name == (f"{pair.module}.{leaf}" if leaf else pair.module)
         for leaf, (name, _) in pair.tensors.items()
     )
-    if regular and pair.tensors.keys() == unit.moves.keys():
-        yield Entry(pair.module, sources, unit.labels, "", tuple(told.items()))
+    left = [leaf for leaf, move in unit.moves.items() if leaf not in pair.tensors]
+    without = [leaf for leaf in left if unit.moves[leaf].sources]
+    zeros = [name.removeprefix(f"{pair.module}.") for name in pair.zeros]
+    if regular and left == without:
+        own = (" ".join(zeros), " ".join(without))
+        yield Entry(pair.module, sources, unit.labels, "", tuple(told.items()), *own)
         return
     for leaf, (name, _) in pair.tensors.items():
         layouts = ((leaf, told[leaf]),) if leaf in told else ()
@@ -202,7 +213,8 @@ def _short(entries: Sequence[Entry], paths: Mapping[str, str]) -> Iterator[Entry
     for entry in entries:
         sources = tuple(_NUMBER.sub("#", paths.get(s, s)) for s in entry.sources)
         key = (
-            _NUMBER.sub("#", entry.target), sources, entry.labels, entry.tensor, entry.layouts
+            *(_NUMBER.sub("#", entry.target), sources, entry.labels, entry.tensor, entry.layouts),
+            *(entry.zeros, entry.without),
         )  # fmt: skip
         alike[key].append(entry)
     place = {id(entry): n for n, entry in enumerate(entries)}
@@ -338,13 +350,16 @@ def renamed(
     paths = numbered(list(known))
     problems: list[str] = []
     moves: dict[str, Move] = {}
+    left_out: dict[str, Tensor] = {}
     for entry in naming.entries:
         try:
             expanded = _expanded(entry, paths)
             if not expanded:
                 problems.append(f"{entry.target}: {_nowhere(entry, snapshot)}")
             for target, sources in expanded:
-                for move in _moves(entry, target, [known[source] for source in sources]):
+                held = [known[source] for source in sources]
+                left_out |= _left_out(entry, held, problems)
+                for move in _moves(entry, target, held):
                     if move.name in moves:
                         problems.append(f"{move.name}: is named twice")
                     moves[move.name] = move
@@ -364,8 +379,9 @@ def renamed(
     lost = [
         f"{tensor.name}: would be lost: the names give it no place"
         for tensor in snapshot.tensors
-        if placed[tensor.name] != tensor.size
+        if placed[tensor.name] != tensor.size and tensor.name not in left_out
     ]
+    notes += [Note("dropped", name, ZERO) for name in left_out]
     before = {move.name for move in steps.moves} | set(snapshot)
     notes += [
         note
@@ -388,8 +404,24 @@ def renamed(
         moves=tuple(moves.values()),
         notes=tuple(dict.fromkeys(notes)),
         problems=tuple(sorted(lost)),
+        omitted=(*steps.omitted, *(Omission(t, ZERO) for t in left_out.values())),
         aliases={},
     )
+
+
+def _left_out(
+    entry: Entry, found: Sequence[Sequence[Unit]], problems: list[str]
+) -> dict[str, Tensor]:
+    """The tensors that a line leaves out, which are zero."""
+    tensors: dict[str, Tensor] = {}
+    for leaf in entry.without.split():
+        for own in found:
+            unit = _reading(replace(entry, tensor=leaf, layouts=()), own)
+            for source in unit.moves[leaf].sources:
+                tensors[source.name] = source
+                if source.numpy().any():
+                    problems.append(f"{source.name}: is not zero, and {entry.target} leaves it out")
+    return tensors
 
 
 def _nowhere(entry: Entry, snapshot: Snapshot) -> str:
@@ -485,8 +517,10 @@ def _moves(entry: Entry, target: str, found: Sequence[Sequence[Unit]]) -> Iterat
     else:
         unit = _reading(entry, found[0])
     told = dict(entry.layouts)
+    for leaf in entry.zeros.split():
+        yield _zeros(f"{target}.{leaf}", leaf, unit)
     for leaf, move in unit.moves.items():
-        if entry.tensor and leaf != entry.tensor:
+        if (entry.tensor and leaf != entry.tensor) or leaf in entry.without.split():
             continue
         name = target if entry.tensor or not leaf else f"{target}.{leaf}"
         assert move.layout is not None
@@ -499,6 +533,17 @@ def _moves(entry: Entry, target: str, found: Sequence[Sequence[Unit]]) -> Iterat
         ):
             raise UsageError(f"expected the axes of '{move.layout}', found '{layout}'")
         yield replace(move, name=name, layout=layout, shape=layout.shape(move.sizes))
+
+
+def _zeros(name: str, leaf: str, unit: Unit) -> Move:
+    """A bias that adds nothing, of a layer that has none."""
+    weight = unit.moves.get("weight")
+    if weight is None or weight.layout is None or leaf in unit.moves:
+        raise UsageError(f"{unit.path} has a {leaf}, or no weight that one could stand beside")
+    layout = Layout.parse(str(weight.layout.dims[0]))
+    return replace(
+        weight, name=name, shape=weight.shape[:1], layout=layout, role=leaf, sources=(), fill=0.0
+    )
 
 
 def _reading(entry: Entry, found: Sequence[Unit]) -> Unit:
@@ -583,7 +628,8 @@ def _entry(target: str, value: JSON) -> Entry:
     if len(labels) != (len(sources) if len(sources) > 1 else 0):
         raise UsageError("expected 'join' with a word for each of several layers")
     tensor = value.get("tensor", "")
-    own = {k: v for k, v in value.items() if k not in ("from", "join", "tensor", "layout")}
+    said = ("from", "join", "tensor", "layout", "zeros", "without")
+    own = {k: v for k, v in value.items() if k not in said}
     if "tensor" in value and own:
         raise UsageError(f"expected no {', '.join(own)} beside 'tensor': its sentence is 'layout'")
     if "layout" in value:
@@ -595,7 +641,8 @@ def _entry(target: str, value: JSON) -> Entry:
             Layout.parse(sentence)
         except LayoutError as error:
             raise UsageError(str(error)) from None
-    return Entry(target, sources, labels, tensor, tuple(own.items()))
+    biases = (value.get("zeros", ""), value.get("without", ""))
+    return Entry(target, sources, labels, tensor, tuple(own.items()), *biases)
 
 
 def _is_texts(value: JSON) -> bool:

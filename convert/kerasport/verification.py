@@ -21,7 +21,7 @@ from kerasport import tiles
 from kerasport.errors import LayoutError, UsageError, VerificationError
 from kerasport.layout import Layout, Part, derive
 from kerasport.manifest import hasher
-from kerasport.model import SLAB, Note, Report, Snapshot, StateDict, Tensor
+from kerasport.model import SLAB, ZERO, Note, Report, Snapshot, StateDict, Tensor
 from kerasport.ties import second_places
 
 __all__ = ["verify"]
@@ -72,13 +72,15 @@ def verify(state: StateDict, snapshot: Snapshot, target: str) -> Report:
         except LayoutError as error:
             problems.append(f"{name}: {error}")
     again = second_places(snapshot)
-    omitted = {entry["name"] for entry in state.manifest.get("omitted", ())}
+    omitted = {entry["name"]: entry["reason"] for entry in state.manifest.get("omitted", ())}
     misshapen = {problem.partition(":")[0] for problem in problems}
     for name, tensor in sources.items():
         if name in ways and name not in misshapen:
             problems.extend(_differences(tensor, ways[name]))
         elif name in weights and name not in ways and name not in omitted:
             problems.append(f"{name}: is in the source and nowhere in the target")
+        elif omitted.get(name) == ZERO and tensor.numpy().any():
+            problems.append(f"{name}: is not zero, and was left out of the target as if it were")
     for name in ways.keys() - sources.keys():
         first = _first_name(name, again)
         if first in sources:

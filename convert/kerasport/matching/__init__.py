@@ -15,6 +15,7 @@ the pair is ambiguous, and the match is refused with the table of what is open: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from kerasport.errors import UnsupportedError
@@ -72,7 +73,12 @@ def match(
     if unreadable:
         raise UnsupportedError(f"{snapshot.source.file} cannot be matched:", unreadable)
     units = chosen(found, sides)
-    problems = impossible(units, sides, found)
+    problems = impossible(units, sides)
+    if problems:
+        # A bias of zeros adds nothing: where that is all that is amiss, it need not be on both.
+        sides = replace(sides, zeros=True, fits={}, choices={})
+        units = chosen(found, sides)
+        problems = problems if impossible(units, sides) else []
     if problems:
         raise UnsupportedError(
             f"{snapshot.source.file} does not go into {name}:",
@@ -84,6 +90,7 @@ def match(
 
     def made(pairs: Sequence[Pair]) -> Found:
         used = {tensor for pair in pairs for tensor, _ in pair.tensors.values()}
+        used |= {tensor for pair in pairs for tensor in pair.zeros}
         kinds = {
             pair.unit.layer: pair.unit.kind
             for pair in pairs

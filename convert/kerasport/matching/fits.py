@@ -7,20 +7,27 @@ Nothing else is allowed to differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kerasport.matching.target import LEAVES, Module, Wanted
 from kerasport.transpose import Move
 from kerasport.units import Unit
 
-__all__ = ["LINEAR", "Spelling", "fitted"]
+__all__ = ["LINEAR", "Fit", "Spelling", "amiss", "fitted"]
 
 # Kinds that are a matrix product, whose matrix some modules keep turned: `in out`.
 LINEAR = frozenset(
     {
         *("Dense", "EinsumDense", "MultiHeadAttention", "GatedMultiHeadAttention"),
         *("GroupedQueryAttention", "GatedGroupedQueryAttention"),
+    }
+)
+# Kinds whose result a bias is added to, one value for each of the weight's first dimension.
+AFFINE = frozenset(
+    {
+        *("Conv1D", "Conv2D", "Conv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D"),
+        *("SeparableConv1D", "SeparableConv2D", "EinsumDense"),
     }
 )
 _SECOND = {"bias_ih": "bias_hh", "bias_hh": "bias_ih"}
@@ -36,31 +43,99 @@ class Spelling:
     respelled: bool
 
 
-def fitted(unit: Unit, module: Module) -> dict[str, list[Spelling]] | None:
-    """How each tensor of the unit lies in the module; None where one does not."""
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a unit lies in a module.
+
+    Attributes:
+        spellings: for each of the unit's tensors the ways in which it can lie.
+        zeros: biases of the module that the layer does not have.
+    """
+
+    spellings: Mapping[str, Sequence[Spelling]]
+    zeros: tuple[str, ...] = ()
+
+
+def fitted(unit: Unit, module: Module, *, zeros: bool = False) -> Fit | None:
+    """How each tensor of the unit lies in the module; None where one does not.
+
+    Args:
+        unit: the unit.
+        module: the module.
+        zeros: whether one side may have a bias that the other has not: one of zeros adds nothing.
+    """
     # Most do not, and the number of values tells.
     real, most = (
         sum(math.prod(m.shape) for m in unit.moves.values() if m.sources or made_up)
         for made_up in (False, True)
     )
-    if not real <= sum(math.prod(w.shape) for w in module.leaves.values() if w.number) <= most:
+    held = sum(math.prod(w.shape) for w in module.leaves.values() if w.number)
+    if not zeros and not real <= held <= most:
         return None
+    placed, lacking, unlike, more = _compared(unit, module)
+    if unlike or ((lacking or more) and not zeros):
+        return None
+    if not all(_is_bias(leaf) and _is_zero(unit.moves[leaf]) for leaf in lacking):
+        return None
+    own = unit.moves.get("weight")
+    if more and (own is None or own.layout is None or own.kind not in AFFINE):
+        return None
+    if not all(w.name == f"{module.name}.bias" and w.shape == own.shape[:1] for w in more if own):
+        return None
+    return Fit(placed, tuple(w.name for w in more))
+
+
+def amiss(unit: Unit, module: Module) -> str:
+    """What keeps a unit out of a module that it nearly fits; empty where it is more than a little.
+
+    Args:
+        unit: a unit that does not fit.
+        module: the module.
+    """
+    placed, lacking, unlike, more = _compared(unit, module)
+    if not placed and not unlike:
+        return ""
+    if not unlike and len(lacking) + len(more) == 1:
+        if lacking:
+            told = ", and the model's is not zero" if _is_bias(lacking[0]) else ""
+            return f"{module.name} has no {lacking[0]}{told}"
+        return f"the model has no {more[0].name.removeprefix(f'{module.name}.')}"
+    if unlike and not lacking and not more:
+        there = ", ".join(f"{leaf} {module_leaf.spec}" for leaf, module_leaf in unlike.items())
+        return f"{module.name} has {there}"
+    return ""
+
+
+def _compared(
+    unit: Unit, module: Module
+) -> tuple[dict[str, list[Spelling]], list[str], dict[str, Wanted], list[Wanted]]:
+    """Tensors that lie in the module, that it lacks, that are unlike, and that it has more."""
     placed: dict[str, list[Spelling]] = {}
+    lacking: list[str] = []
+    unlike: dict[str, Wanted] = {}
     taken: set[str] = set()
     for leaf, move in unit.moves.items():
         wanted = _leaf(unit, leaf, module)
         if wanted is None:
-            if move.sources:
-                return None
-            continue  # what was made up is not missed
-        spellings = _spellings(unit, leaf, move, wanted)
-        if not spellings:
-            return None
-        placed[leaf] = spellings
+            # What was made up is not missed.
+            lacking += [leaf] if move.sources else []
+            continue
         taken.add(wanted.name)
-    if any(w.number and w.name not in taken for w in module.leaves.values()):
-        return None
-    return placed
+        spellings = _spellings(unit, leaf, move, wanted)
+        if spellings:
+            placed[leaf] = spellings
+        else:
+            unlike[leaf] = wanted
+    more = [w for w in module.leaves.values() if w.number and w.name not in taken]
+    return placed, lacking, unlike, more
+
+
+def _is_bias(leaf: str) -> bool:
+    return leaf == "bias"
+
+
+def _is_zero(move: Move) -> bool:
+    return all(not source.numpy().any() for source in move.sources)
 
 
 def _leaf(unit: Unit, leaf: str, module: Module) -> Wanted | None:

@@ -73,6 +73,6 @@ def _cost(units: Sequence[Unit], sides: Sides) -> tuple[int, int]:
     respelled = sum(
         min(s.respelled + s.turned for s in spellings)
         for module, unit in mates.items()
-        for spellings in (sides.fit(units[unit], sides.modules[module]) or {}).values()
+        for spellings in sides.spellings(units[unit], sides.modules[module]).values()
     )
     return left, respelled

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from kerasport.errors import UsageError
-from kerasport.matching.fits import Spelling, fitted
+from kerasport.matching.fits import Fit, Spelling, fitted
 from kerasport.matching.target import Module
 from kerasport.units import Group, Unit
 
@@ -16,14 +16,24 @@ __all__ = ["Sides", "check_hints"]
 
 @dataclass(slots=True)
 class Sides:
-    """What is known of both sides beside their tensors."""
+    """What is known of both sides beside their tensors.
+
+    Attributes:
+        modules: the target's modules.
+        ordered: whether they stand in the order of their making.
+        hints: patterns of units and of modules that belong together.
+        rank: the place of each layer in the model.
+        ancestors: what each layer depends on; None where the file does not say.
+        zeros: whether one side may have a bias of zeros that the other has not.
+    """
 
     modules: Sequence[Module]
     ordered: bool
     hints: Sequence[tuple[str, str]]
     rank: Mapping[str, int]
     ancestors: Mapping[str, frozenset[str]] | None
-    fits: dict[tuple[int, int], dict[str, list[Spelling]] | None] = field(default_factory=dict)
+    zeros: bool = False
+    fits: dict[tuple[int, int], Fit | None] = field(default_factory=dict)
     choices: dict[int, list[int]] = field(default_factory=dict)
 
     def options(self, unit: Unit) -> list[int]:
@@ -36,21 +46,26 @@ class Sides:
             ]
         return self.choices[id(unit)]
 
-    def fit(self, unit: Unit, module: Module) -> dict[str, list[Spelling]] | None:
+    def fit(self, unit: Unit, module: Module) -> Fit | None:
         """How the tensors of a unit lie in a module, found out once; None where they do not."""
         key = (id(unit), id(module))
         if key not in self.fits:
-            self.fits[key] = fitted(unit, module) if _allowed(unit, module, self.hints) else None
+            let_in = self.lets_in(unit, module)
+            self.fits[key] = fitted(unit, module, zeros=self.zeros) if let_in else None
         return self.fits[key]
 
+    def spellings(self, unit: Unit, module: Module) -> Mapping[str, Sequence[Spelling]]:
+        """The ways in which each tensor of a unit can lie in a module that it fits."""
+        fit = self.fit(unit, module)
+        return {} if fit is None else fit.spellings
 
-def _allowed(unit: Unit, module: Module, hints: Sequence[tuple[str, str]]) -> bool:
-    """Whether the hints let a unit into a module."""
-    for left, right in hints:
-        own = any(fnmatchcase(path, left) for path in (unit.path, unit.layer, *unit.paths))
-        if own != fnmatchcase(module.name.replace("#", ""), right):
-            return False
-    return True
+    def lets_in(self, unit: Unit, module: Module) -> bool:
+        """Whether the hints let a unit into a module."""
+        for left, right in self.hints:
+            own = any(fnmatchcase(path, left) for path in (unit.path, unit.layer, *unit.paths))
+            if own != fnmatchcase(module.name.replace("#", ""), right):
+                return False
+        return True
 
 
 def check_hints(

@@ -28,7 +28,7 @@ def turned_ones(
     square: list[tuple[str, str, str]] = []
     found: dict[tuple[str, str], bool] = {}
     for unit, module in assigned:
-        for leaf, spellings in (sides.fit(unit, module) or {}).items():
+        for leaf, spellings in sides.spellings(unit, module).items():
             ways = {spelling.turned for spelling in spellings}
             if unit.kind in LINEAR and len(unit.moves[leaf].shape) == 2:
                 if len(ways) == 1:

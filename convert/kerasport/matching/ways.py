@@ -28,6 +28,7 @@ class Pair:
         tensors: by the unit's own name for it, the target tensor's name and its sentence.
         how: what settled it.
         assumed: which of its tensors are square matrices of which nothing says how they lie.
+        zeros: biases that the target has and the layer has not.
     """
 
     unit: Unit
@@ -35,6 +36,7 @@ class Pair:
     tensors: Mapping[str, tuple[str, str]]
     how: How
     assumed: frozenset[str] = frozenset()
+    zeros: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,10 +129,12 @@ def _pairs(assigned: Sequence[tuple[Unit, Module, How]], sides: Sides, name: str
     turned, open_ones = turned_ones([(unit, module) for unit, module, _ in assigned], sides, name)
     for unit, module, how in assigned:
         tensors: dict[str, tuple[str, str]] = {}
-        for leaf, spellings in (sides.fit(unit, module) or {}).items():
+        for leaf, spellings in sides.spellings(unit, module).items():
             wish = turned.get((unit.path, leaf))
             spelling = next(s for s in spellings if wish is None or s.turned == wish)
             tensors[leaf] = (spelling.target, spelling.sentence)
         assumed = frozenset(leaf for leaf in tensors if (unit.path, leaf) in open_ones)
-        pairs.append(Pair(unit, module.name, tensors, how, assumed))
+        fit = sides.fit(unit, module)
+        zeros = () if fit is None else fit.zeros
+        pairs.append(Pair(unit, module.name, tensors, how, assumed, zeros))
     return pairs
