@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kerasport
-from fitting import assert_outputs, fitted, model, wanted
+from fitting import assert_outputs, drawn, fitted, model, wanted
 from kerasport import cli
 from kerasport.errors import UnsupportedError, UsageError, VerificationError
 from kerasport.identify import identify
@@ -652,6 +653,96 @@ def test_a_weight_that_torch_recomputes_is_refused_with_the_way_out(wrap: Any, f
     assert "torch.nn.utils.parametrize.remove_parametrizations makes it one" in str(raised.value)
 
 
+NEOX = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query_key_value, self.dense = nn.Linear(6, 18), nn.Linear(6, 6)
+    def forward(self, x):
+        parts = self.query_key_value(x).view(*x.shape[:2], 2, 3, 3).permute(3, 0, 2, 1, 4)
+        seen = nn.functional.scaled_dot_product_attention(*parts)
+        return self.dense(seen.transpose(1, 2).flatten(2))
+"""
+
+
+def test_whether_a_fused_matrix_goes_by_heads_is_told_or_found_by_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shape tells it: GPT-NeoX has query, key and value of a head side by side."""
+    monkeypatch.chdir(tmp_path)
+    name = f"neox_{random.randrange(10**9)}"
+    (tmp_path / f"{name}.py").write_text(NEOX)
+    x = keras.Input((4, 6))
+    source = drawn(keras.Model(x, L.MultiHeadAttention(2, 3, name="see")(x, x)))
+    told = kerasport.match(source, f"{name}:Net").notes
+    assert told[0] == ("query, key and value taken end to end, not head by head: query_key_value")
+    given = np.random.default_rng(1).normal(size=(2, 4, 6)).astype(np.float32)
+    recorded = {"x": given, "outputs": source(given, training=False).numpy()}
+    names = kerasport.match(source, f"{name}:Net", inputs=recorded)
+    assert names.notes == ("proven by running it",)
+    assert names.to_json()["names"]["query_key_value"] == {
+        "from": ["see/query", "see/key", "see/value"],
+        "join": "q k v",
+        "weight": "(head [q k v] key) query_in",
+        "bias": "(head [q k v] key)",
+    }
+
+
+class Tied(nn.Module):  # type: ignore[misc]
+    """A language model whose head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.mid = nn.Embedding(11, 4), nn.Linear(4, 4)
+        self.lm_head = nn.Linear(4, 11, bias=False)
+        self.lm_head.weight = self.wte.weight
+
+
+def test_a_variable_that_the_target_has_twice_is_written_under_both_names(tmp_path: Path) -> None:
+    source = model(L.Embedding(11, 4, name="tokens"), L.Dense(4, name="d"), shape=(3,))
+    source.save(tmp_path / "m.keras")
+    torch.save(Tied().state_dict(), tmp_path / "own.pt")
+    names = kerasport.match(source, tmp_path / "own.pt")
+    assert names.to_json()["names"] == {
+        "wte": "tokens",
+        "mid": "d",
+        "lm_head.weight": {"from": "tokens", "tensor": "weight"},
+    }
+    target = tmp_path / "x.safetensors"
+    report = kerasport.convert(tmp_path / "m.keras", target, to="torch", names=names)
+    assert report.aliases == {"lm_head.weight": "wte.weight"}
+    kerasport.verify(target, against=tmp_path / "m.keras")
+    state = {n: torch.from_numpy(a) for n, a in load_file(target).items()}
+    module = Tied()
+    module.load_state_dict(state, strict=True)
+    np.testing.assert_array_equal(
+        module.lm_head.weight.detach().numpy(), source.get_layer("tokens").embeddings.numpy()
+    )
+
+    def back(path: Path) -> None:
+        like = tmp_path / "m.keras"
+        kerasport.convert(path, tmp_path / "y.keras", to="keras", like=like, names=names)
+
+    torch.save(module.state_dict(), tmp_path / "tuned.pt")
+    back(tmp_path / "tuned.pt")
+    assert (tmp_path / "y.keras").read_bytes() == (tmp_path / "m.keras").read_bytes()
+    torch.save({**state, "lm_head.weight": state["wte.weight"] + 1}, tmp_path / "apart.pt")
+    with pytest.raises(UnsupportedError, match=r"is one variable with wte\.weight"):
+        back(tmp_path / "apart.pt")
+
+
+def test_equal_values_are_no_tie(tmp_path: Path) -> None:
+    """Blocks that were copied from one another begin alike, and are two."""
+    source = model(L.Dense(6, name="a"), L.Dense(6, name="b"))
+    layer = nn.Linear(6, 6)
+    module = nn.Sequential(layer, copy.deepcopy(layer))
+    torch.save(module.state_dict(), tmp_path / "own.pt")
+    names = kerasport.match(source, tmp_path / "own.pt")
+    assert [(e.target, e.sources) for e in names.entries] == [("0", ("a",)), ("1", ("b",))]
+
+
 SHAPES = [(2, 3), (3, 5), (5, 2), (3, 3)]
 
 
@@ -833,6 +924,8 @@ class Net(nn.Module):
         self.rnn = nn.LSTM(11, 7, bidirectional=True)
 def no_module():
     return 3
+def broken():
+    raise RuntimeError("nothing to load")
 """
 
 
@@ -859,8 +952,14 @@ def test_the_command_writes_names_and_runs_a_factory_that_is_named(
     assert run("verify", "x.safetensors", "--against", str(SEQUENCE))[0] == 0
     assert "gru.weight_ih_l0" in load_file("x.safetensors")
     assert run("convert", str(SEQUENCE), "x.onnx", "--to", "onnx", "--names", "names.toml")[0] == 2
+    code, out, _ = run("plan", str(SEQUENCE), *words)
+    assert code == 0
+    planned = {line.split()[0] for line in out.splitlines() if not line.startswith(" ")}
+    assert planned == set(load_file("x.safetensors"))
+    assert run("plan", str(SEQUENCE), "--to", "onnx", "--names", "names.toml")[0] == 2
     for target, message in (
         (f"{name}:no_module", "expected a factory of an nn.Module"),
+        (f"{name}:broken", "and it raised RuntimeError: nothing to load"),
         (f"{name}:nothing", "expected package.module:factory"),
         ("no_such_package:Net", "expected package.module:factory"),
     ):

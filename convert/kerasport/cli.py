@@ -197,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
     _reading(plan)
     _planning(plan)
+    _naming(plan)
 
     verify = _verb(verbs, "verify", _verify, "prove that a target holds its source, bit for bit")
     verify.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
@@ -536,13 +537,19 @@ def _shape(sizes: Sequence[int]) -> str:
 def _plan(options: argparse.Namespace) -> None:
     from kerasport import api
 
-    steps = api.plan(
-        _snapshot(options.source, options),
-        to=options.to,
-        flatten=options.flatten,
-        unknown=options.unknown,
-        tied="both" if options.tied == "both" else "once",
-    )
+    snapshot = _snapshot(options.source, options)
+    if options.names is None:
+        steps = api.plan(
+            snapshot,
+            to=options.to,
+            flatten=options.flatten,
+            unknown=options.unknown,
+            tied="both" if options.tied == "both" else "once",
+        )
+    elif options.to != "torch":
+        raise UsageError(f"--names: expected --to torch, whose names they are, found {options.to}")
+    else:
+        steps, _ = api.renamed_plan(snapshot, options.names, flatten=options.flatten)
     if options.json:
         _print_json(steps.to_json())
     elif steps.moves:

@@ -17,7 +17,7 @@ import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from os import PathLike, fspath
@@ -166,6 +166,15 @@ def _rests_on(found: Found) -> Iterator[str]:
     if by_order:
         shown = ", ".join(by_order[:3]) + (f" and {len(by_order) - 3} more" if by_order[3:] else "")
         yield f"by their order alone: {shown}"
+    # Nothing in their shapes says so, and to some they alternate.
+    ends = [
+        pair.module
+        for pair in found.pairs
+        if pair.unit.labels or (pair.unit.kind == "Dense" and pair.unit.path != pair.unit.layer)
+    ]
+    if ends:
+        shown = ", ".join(ends[:3]) + (f" and {len(ends) - 3} more" if ends[3:] else "")
+        yield f"query, key and value taken end to end, not head by head: {shown}"
     square = [
         name
         for pair in found.pairs
@@ -371,8 +380,13 @@ def renamed(
     orders = flattened(snapshot).orders if flatten == "reorder" else {}
     placed: dict[str, int] = defaultdict(int)
     notes: list[Note] = []
+    aliases = _aliases(moves.values())
     for move in moves.values():
         copies, missing = move.copies()
+        if move.name in aliases:
+            message = f"is one variable with {aliases[move.name]}: written under both names"
+            notes.append(Note("tied", move.name, message))
+            continue
         for copy in copies:
             placed[move.sources[copy.source].name] += copy.elements
         notes.extend(move_notes(move, missing, orders.get(move.layer, {})))
@@ -405,8 +419,22 @@ def renamed(
         notes=tuple(dict.fromkeys(notes)),
         problems=tuple(sorted(lost)),
         omitted=(*steps.omitted, *(Omission(t, ZERO) for t in left_out.values())),
-        aliases={},
+        aliases=aliases,
     )
+
+
+def _aliases(moves: Iterable[Move]) -> dict[str, str]:
+    """Tensors that are made as one before them is: a variable that the target has twice."""
+    firsts: dict[object, str] = {}
+    found: dict[str, str] = {}
+    for move in moves:
+        copies, missing = move.copies()
+        origins = tuple(source.name for source in move.sources)
+        content = (origins, move.shape, move.fill, tuple(missing), tuple(copies))
+        first = firsts.setdefault(content, move.name) if origins else move.name
+        if first != move.name:
+            found[move.name] = first
+    return found
 
 
 def _left_out(

@@ -97,13 +97,19 @@ def _made(name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{name}: expected package.module:factory, found: {error}") from error
     # A module is callable too, and has its state already; a class has not.
-    module = made() if isinstance(made, type) or not hasattr(made, "state_dict") else made
+    try:
+        module = made() if isinstance(made, type) or not hasattr(made, "state_dict") else made
+    except Exception as error:  # somebody else's code, which may raise anything
+        raise UsageError(
+            f"{name}: expected a factory that needs no arguments and makes an nn.Module, and it "
+            f"raised {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, "state_dict"):
         raise UsageError(f"{name}: expected a factory of an nn.Module, found {type(module)}")
     return module
 
 
-def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
+def described(name: str) -> list[tuple[str, tuple[int, ...], bool, str]]:
     """The state dict of what `package.module:factory` makes: names, shapes, whether floats.
 
     The factory is the caller's own code, and is run because the caller names it.
@@ -111,14 +117,20 @@ def described(name: str) -> list[tuple[str, tuple[int, ...], bool]]:
     Args:
         name: a function without arguments, or a class, that gives an `nn.Module`.
 
+    Returns:
+        For each tensor those, and the name of the one before it that it is one variable with.
+
     Raises:
         UsageError: there is no such factory, or it gives no module.
     """
-    module = _made(name)
-    return [
-        (key, tuple(value.shape), value.is_floating_point())
-        for key, value in module.state_dict().items()
-    ]
+    firsts: dict[object, str] = {}
+    found = []
+    for key, value in _made(name).state_dict().items():
+        place = (value.untyped_storage().data_ptr(), value.storage_offset(), *value.stride())
+        first = firsts.setdefault((place, value.shape), key) if value.numel() else key
+        same = "" if first == key else first
+        found.append((key, tuple(value.shape), value.is_floating_point(), same))
+    return found
 
 
 def arrays(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kerasport.api.matches import match, settled, write_names
+    from kerasport.api.matches import match, renamed_plan, settled, write_names
     from kerasport.api.modules import snippets, verify_run, write_module
     from kerasport.api.reading import read, select, tie
     from kerasport.api.verifying import verify
@@ -25,6 +25,7 @@ __all__ = [
     "match",
     "plan",
     "read",
+    "renamed_plan",
     "select",
     "settled",
     "snippets",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api.matches": ("match", "settled", "write_names"),
+    "api.matches": ("match", "renamed_plan", "settled", "write_names"),
     "api.modules": ("snippets", "verify_run", "write_module"),
     "api.reading": ("read", "select", "tie"),
     "api.verifying": ("verify",),

@@ -138,7 +138,8 @@ def _wanted(target: str | PathLike[str] | Iterable[Wanted]) -> tuple[list[Wanted
         from kerasport.torch import described
 
         listed = described(str(target))
-        return [Wanted(*tensor) for tensor in listed], True, str(target)
+        wanted = [Wanted(key, shape, number, same=same) for key, shape, number, same in listed]
+        return wanted, True, str(target)
     row = formats.detected(path)
     if row.name not in ("pytorch", "safetensors"):
         raise UsageError(
@@ -147,20 +148,50 @@ def _wanted(target: str | PathLike[str] | Iterable[Wanted]) -> tuple[list[Wanted
         )
     state = formats.reader(row)(path)
     # safetensors sorts by size and name; a pickled state dict stands as it was made.
-    return [_described(tensor) for tensor in state.values()], row.name == "pytorch", path.name
+    ordered = row.name == "pytorch"
+    firsts: dict[object, str] = {}
+    found: list[Wanted] = []
+    for tensor in state.values():
+        # One storage under two names is one variable; equal values are not.
+        first = firsts.setdefault(_memory(tensor), tensor.name) if ordered else tensor.name
+        found.append(_described(tensor, "" if first == tensor.name else first))
+    return found, ordered, path.name
 
 
-def _described(tensor: Tensor) -> Wanted:
+def _memory(tensor: Tensor) -> object:
+    """Where the values of a mapped tensor are; a place of its own where there are none."""
+    if not tensor.size:
+        return tensor.name
+    view = tensor.load()
+    return (view.__array_interface__["data"][0], view.strides, view.shape, view.dtype)
+
+
+def _described(tensor: Tensor, same: str) -> Wanted:
     is_float = tensor.dtype.kind == "f" or dtype_name(tensor.dtype).startswith(("bf", "f8"))
     # Where PyTorch has two biases and a model needs one, its makers filled one with zeros.
     second = "bias_ih" in tensor.name or "bias_hh" in tensor.name
-    return Wanted(tensor.name, tensor.shape, is_float, second and not tensor.numpy().any())
+    return Wanted(tensor.name, tensor.shape, is_float, second and not tensor.numpy().any(), same)
 
 
 def renamed_plan(
-    snapshot: Snapshot, naming: Naming, *, flatten: str, own: StateDict | None = None
+    snapshot: Snapshot,
+    names: str | PathLike[str] | Mapping[str, Any] | Naming,
+    *,
+    flatten: str = "reorder",
+    own: StateDict | None = None,
 ) -> tuple[Plan, Snapshot]:
-    """The plan under a target's names, and the model with the kinds that they give."""
+    """The plan under a target's names, and the model with the kinds that they give.
+
+    Args:
+        snapshot: what `read` gave.
+        names: what `match` gave, or the file of it.
+        flatten: `reorder` or `keep`, see `plan`.
+        own: the target's own tensors, for those that are no weights.
+
+    Raises:
+        UsageError: a line of the names fits nothing, or two say the same.
+    """
+    naming = loaded_names(names)
     snapshot = settled(snapshot, naming)
     steps = plan(snapshot, to="torch", flatten=flatten, strict=False, unknown="keep")
     return renamed(steps, snapshot, naming, flatten=flatten, own=own), snapshot

@@ -150,10 +150,9 @@ def convert(
         if to != "torch":
             raise UsageError(f"names: expected to='torch', whose names they are, found {to!r}")
         from kerasport.api.matches import renamed_plan
-        from kerasport.naming import loaded as loaded_names
 
         own = None if into is None else state_of(as_path(into))
-        steps, snapshot = renamed_plan(snapshot, loaded_names(names), flatten=flatten, own=own)
+        steps, snapshot = renamed_plan(snapshot, names, flatten=flatten, own=own)
     if snapshot.source.format != "live":  # where it is known which variables are one
         steps = replace(steps, notes=(*steps.notes, *ties.equal_notes(snapshot)))
     try:

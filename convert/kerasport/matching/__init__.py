@@ -14,7 +14,7 @@ the pair is ambiguous, and the match is refused with the table of what is open: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -60,7 +60,7 @@ def match(
         UsageError: a hint fits nothing.
     """
     hints = tuple(hints)
-    modules = modules_of(target)
+    modules = modules_of([wanted for wanted in target if not wanted.same])
     sides = Sides(
         modules,
         ordered,
@@ -89,6 +89,7 @@ def match(
     place = {module.name: module.place for module in modules}
 
     def made(pairs: Sequence[Pair]) -> Found:
+        pairs = [*pairs, *(twin for pair in pairs for twin in _twins(pair, target))]
         used = {tensor for pair in pairs for tensor, _ in pair.tensors.values()}
         used |= {tensor for pair in pairs for tensor in pair.zeros}
         kinds = {
@@ -97,7 +98,7 @@ def match(
             if pair.unit.kind and snapshot[pair.unit.layer].kind is None
         }
         return Found(
-            tuple(sorted(pairs, key=lambda pair: place[pair.module])),
+            tuple(sorted(pairs, key=lambda pair: place.get(pair.module, len(place)))),
             kinds,
             tuple(wanted.name for wanted in target if wanted.name not in used),
         )
@@ -115,3 +116,12 @@ def match(
             "them put out what the model did. Are the inputs as the module takes them?"
         )
     return right[0]
+
+
+def _twins(pair: Pair, target: Sequence[Wanted]) -> Iterator[Pair]:
+    """The pair under the further names that the target has for its tensors."""
+    for wanted in target:
+        for leaf, (name, sentence) in pair.tensors.items():
+            if wanted.same == name:
+                tensors = {leaf: (wanted.name, sentence)}
+                yield replace(pair, module=wanted.name, tensors=tensors, zeros=())

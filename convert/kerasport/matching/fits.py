@@ -7,8 +7,9 @@ Nothing else is allowed to differ.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasport.matching.target import LEAVES, Module, Wanted
 from kerasport.transpose import Move
@@ -35,12 +36,21 @@ _SECOND = {"bias_ih": "bias_hh", "bias_hh": "bias_ih"}
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How one tensor of a unit lies in one of the target: the sentence, and whether turned."""
+    """How one tensor of a unit lies in one of the target.
+
+    Attributes:
+        target: the tensor's name.
+        sentence: how it lies there.
+        turned: whether its matrix is turned.
+        respelled: whether the sentence is another than torch.nn's.
+        by_head: whether query, key and value alternate, head by head.
+    """
 
     target: str
     sentence: str
     turned: bool
     respelled: bool
+    by_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +192,22 @@ def _spellings(unit: Unit, leaf: str, move: Move, wanted: Wanted) -> list[Spelli
         if words is not None and not (plain.order and words != " ".join(dims)):
             sentence = str(plain) if plain.order else words
             found.append(Spelling(wanted.name, sentence, turned, sentence != str(plain)))
+    if unit.labels:
+        found += [
+            replace(spelling, sentence=sentence, respelled=True, by_head=True)
+            for spelling in found
+            if (sentence := _by_head(spelling.sentence)) != spelling.sentence
+        ]
     return found
+
+
+def _by_head(sentence: str) -> str:
+    """Query, key and value that alternate head by head, as GPT-NeoX and BLOOM have them.
+
+    >>> _by_head("([q k v] head key) query_in")
+    '(head [q k v] key) query_in'
+    """
+    return re.sub(r"\((\[[^]]+\]) (\w+) (\w+)\)", r"(\2 \1 \3)", sentence)
 
 
 def _aligned(dims: Sequence[str], extents: Sequence[int], shape: Sequence[int]) -> str | None:

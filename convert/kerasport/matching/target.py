@@ -36,12 +36,14 @@ class Wanted:
         shape: its shape.
         number: whether it is of a dtype that weights have.
         blank: whether it is known to hold nothing but zeros.
+        same: the name of the tensor before it that it is one variable with.
     """
 
     name: str
     shape: tuple[int, ...]
     number: bool = True
     blank: bool = False
+    same: str = ""
 
     @property
     def spec(self) -> str:

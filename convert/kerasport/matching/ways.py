@@ -58,7 +58,7 @@ def ways(units: Sequence[Unit], sides: Sides, *, name: str, several: bool) -> It
     """Every unit with its module: the way that is certain, or all that are left where asked for."""
     assigned, rivals = _settled(units, sides)
     if not rivals:
-        yield _pairs(assigned, sides, name)
+        yield from _forms(assigned, sides, name, several=several)
         return
     if not several:
         raise UnsupportedError(f"{name} in more than one way:\n{table(rivals)}")
@@ -68,14 +68,25 @@ def ways(units: Sequence[Unit], sides: Sides, *, name: str, several: bool) -> It
     ]
     for changed in product(*(_permuted(group, sides) for group in open_units)):
         module_of = {id(unit): module for group in changed for unit, module in group}
-        yield _pairs(
-            [
-                (unit, module_of.get(id(unit), module), "running" if id(unit) in module_of else how)
-                for unit, module, how in assigned
-            ],
-            sides,
-            name,
-        )
+        way: list[tuple[Unit, Module, How]] = [
+            (unit, module_of.get(id(unit), module), "running" if id(unit) in module_of else how)
+            for unit, module, how in assigned
+        ]
+        yield from _forms(way, sides, name, several=True)
+
+
+def _forms(
+    assigned: Sequence[tuple[Unit, Module, How]], sides: Sides, name: str, *, several: bool
+) -> Iterator[list[Pair]]:
+    """One way with what is joined in the usual order; and, where asked for, head by head."""
+    yield _pairs(assigned, sides, name)
+    if several and any(
+        spelling.by_head
+        for unit, module, _ in assigned
+        for spellings in sides.spellings(unit, module).values()
+        for spelling in spellings
+    ):
+        yield _pairs(assigned, sides, name, by_head=True)
 
 
 def _settled(
@@ -124,14 +135,17 @@ def _open(
     ]
 
 
-def _pairs(assigned: Sequence[tuple[Unit, Module, How]], sides: Sides, name: str) -> list[Pair]:
+def _pairs(
+    assigned: Sequence[tuple[Unit, Module, How]], sides: Sides, name: str, *, by_head: bool = False
+) -> list[Pair]:
     pairs: list[Pair] = []
     turned, open_ones = turned_ones([(unit, module) for unit, module, _ in assigned], sides, name)
     for unit, module, how in assigned:
         tensors: dict[str, tuple[str, str]] = {}
         for leaf, spellings in sides.spellings(unit, module).items():
             wish = turned.get((unit.path, leaf))
-            spelling = next(s for s in spellings if wish is None or s.turned == wish)
+            fitting = [s for s in spellings if wish is None or s.turned == wish]
+            spelling = next((s for s in fitting if s.by_head == by_head), fitting[0])
             tensors[leaf] = (spelling.target, spelling.sentence)
         assumed = frozenset(leaf for leaf in tensors if (unit.path, leaf) in open_ones)
         fit = sides.fit(unit, module)
