@@ -314,10 +314,34 @@ class TestPytorch:
         with pytest.raises(MalformedError, match=message):
             pytorch.read(path)
 
+    @pytest.mark.parametrize("name", ["state_dict", "model", "net"])
+    def test_the_state_dict_of_a_checkpoint_is_found(self, name: str, tmp_path: Path) -> None:
+        """Beside it stand an epoch, a learning rate, an optimizer's state."""
+        import torch
+
+        module = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.Adam(module.parameters())
+        module(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        state = module.state_dict()
+        others = {"epoch": 3, "rate": 0.1, "done": [1, 2], "optimizer": optimizer.state_dict()}
+        torch.save({**others, name: state}, tmp_path / "m.pt")
+        found = pytorch.read(tmp_path / "m.pt")
+        assert list(found) == ["weight", "bias"]
+        for key, value in state.items():
+            np.testing.assert_array_equal(found[key].numpy(), value.numpy())
+        torch.save({**others, name: state, "ema": state}, tmp_path / "m.pt")
+        with pytest.raises(MalformedError, match=f"found several: ema, {name}. Save the one that"):
+            pytorch.read(tmp_path / "m.pt")
+        torch.save({name: state, "loose": torch.ones(2)}, tmp_path / "m.pt")
+        with pytest.raises(MalformedError, match=f"found dict under '{name}'"):
+            pytorch.read(tmp_path / "m.pt")
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ([1, 2], "which no state dict needs"),
+            ([1, 2], "expected a state dict, found list"),
+            ({"a": {1, 2}}, "which no state dict needs"),
             ({"a": {"b": 1}}, "expected a flat state dict of tensors, found dict under 'a'"),
             ({"epoch": 3}, "expected a flat state dict of tensors, found int under 'epoch'"),
             ((), "expected a state dict, found tuple"),

@@ -79,6 +79,8 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> StateDict:
     """Read a PyTorch state dict, and the manifest beside it.
 
+    Of a checkpoint that holds one state dict beside an epoch or an optimizer it is that one.
+
     Args:
         path: the archive; its manifest is `NAME.json` in the same folder, if it is there.
 
@@ -200,7 +202,12 @@ _CONSTANTS: Final[Mapping[str, Any]] = {
     "NEWFALSE": False,
     "EMPTY_TUPLE": (),
 }
-_LITERALS: Final = frozenset({"BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2"})
+_LITERALS: Final = frozenset(
+    {
+        *("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"),
+        "BINFLOAT",  # the learning rate of a checkpoint
+    }
+)
 _IGNORED: Final = frozenset({"PROTO", "FRAME"})
 
 
@@ -211,7 +218,7 @@ def _unpickled(pickled: bytes, storage: Callable[[str], Bytes]) -> Any:
     argument: Any
     for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)):
         code = opcode.name
-        if code in _LITERALS or code == "LONG1":
+        if code in _LITERALS:
             stack.append(argument)
         elif code in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
@@ -238,6 +245,13 @@ def _unpickled(pickled: bytes, storage: Callable[[str], Bytes]) -> Any:
             stack.append(_CONSTANTS[code])
         elif code == "EMPTY_DICT":
             stack.append({})
+        elif code == "EMPTY_LIST":
+            stack.append([])
+        elif code in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if code == "APPEND" else _to_mark(stack)
+            if not isinstance(stack[-1], list):
+                raise ValueError(f"items for {type(stack[-1]).__name__}")
+            stack[-1].extend(items)
         elif code == "SETITEM":
             value, key = stack.pop(), stack.pop()
             _put(stack[-1], [key, value])
@@ -339,7 +353,7 @@ def _tensors(path: Path, found: Any) -> Iterator[Tensor]:
             f"{path}: expected a state dict, found {type(found).__name__.strip('_')}. "
             "Save the model's state_dict() alone"
         )
-    for name, stored in found.items():
+    for name, stored in _inside(path, found).items():
         if not isinstance(name, str) or not isinstance(stored, _Stored):
             raise MalformedError(
                 f"{path}: expected a flat state dict of tensors, found "
@@ -348,6 +362,25 @@ def _tensors(path: Path, found: Any) -> Iterator[Tensor]:
             )
         dtype = dtype_named(stored.dtype)
         yield Tensor(name, dtype, stored.shape, _loader(stored, dtype))
+
+
+def _inside(path: Path, found: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The state dict in a checkpoint that holds an epoch and an optimizer beside it."""
+    if any(isinstance(value, _Stored) for value in found.values()):
+        return found
+    inside = {
+        str(name): value
+        for name, value in found.items()
+        if isinstance(value, dict)
+        and value
+        and all(isinstance(stored, _Stored) for stored in value.values())
+    }
+    if len(inside) > 1:
+        raise MalformedError(
+            f"{path}: expected one state dict, found several: {', '.join(sorted(inside)[:5])}. "
+            "Save the one that is meant alone"
+        )
+    return next(iter(inside.values()), found)
 
 
 def _loader(stored: _Stored, dtype: np.dtype[Any]) -> Callable[[], Array]:
