@@ -80,7 +80,8 @@ MAY_IMPORT = {
     "formats": {"errors", "model", "plugins"},
     "api": {
         *("architecture", "averages", "backward", "codegen", "conventions", "custom", "dequantize"),
-        *("errors", "formats", "identify", "lora", "manifest", "matching", "model", "naming"),
+        *("errors", "formats", "identify", "layout", "lora", "manifest", "matching", "model"),
+        "naming",
         # A module's folder is one safetensors file with its source beside it.
         *("readers", "restore", "running", "ties", "torch", "transpose", "units", "unnamed"),
         *("verification", "writers"),

@@ -529,15 +529,21 @@ def test_running_settles_what_nothing_else_does(
         kerasport.match(source, f"{name}:Net", inputs={**recorded, "outputs": given[:, :3]})
     with pytest.raises(UsageError, match="expected an output of shape"):
         kerasport.match(source, f"{name}:Net", inputs={**recorded, "outputs": given})
-    with pytest.raises(UsageError, match="expected arrays of inputs and one of 'outputs'"):
-        kerasport.match(source, f"{name}:Net", inputs={"x": given})
+    by_keras = kerasport.match(source, f"{name}:Net", inputs={"x": given})
+    assert by_keras.to_json() == names.to_json()
+    with pytest.raises(UsageError, match="expected arrays of inputs beside 'outputs', found none"):
+        kerasport.match(source, f"{name}:Net", inputs={"outputs": given})
+    with pytest.raises(UsageError, match=r"expected f.*32\[.,6\], as Keras takes it"):
+        kerasport.match(source, f"{name}:Net", inputs={"x": given[:, :5]})
+    np.savez(tmp_path / "x.npz", x=given)
     np.savez(tmp_path / "io.npz", **recorded)
     source.save(tmp_path / "m.keras")
     words = ("match", "m.keras", "--into", f"{name}:Net", "--inputs")
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*words, "io.npz"])
-    assert ended.value.code == 0
-    assert '"a" = "right"' in capsys.readouterr().out
+    for file in ("io.npz", "x.npz"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, file])
+        assert ended.value.code == 0
+        assert '"a" = "right"' in capsys.readouterr().out
     for wrong in ("nothing.npz", "m.keras"):
         with pytest.raises(SystemExit) as ended:
             cli.main([*words, wrong])
@@ -546,6 +552,32 @@ def test_running_settles_what_nothing_else_does(
     torch.save({}, tmp_path / "x.pt")
     with pytest.raises(UsageError, match=r"expected package\.module:factory to run"):
         kerasport.match(source, tmp_path / "x.pt", inputs=recorded)
+
+
+IMAGES = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(3, 3, 3, padding=1) for _ in "ab")
+    def forward(self, x):
+        return self.a(x).tanh() + self.b(x)
+"""
+
+
+def test_keras_is_run_on_images_as_it_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the module on the same with their channels first."""
+    monkeypatch.chdir(tmp_path)
+    name = f"images_{random.randrange(10**9)}"
+    (tmp_path / f"{name}.py").write_text(IMAGES)
+    x = keras.Input((5, 4, 3))
+    one, other = (L.Conv2D(3, 3, padding="same", name=n)(x) for n in ("one", "other"))
+    source = drawn(keras.Model(x, L.add([one, L.Activation("tanh")(other)])))
+    given = np.random.default_rng(1).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    names = kerasport.match(source, f"{name}:Net", inputs={"image": given})
+    assert names.to_json()["names"] == {"a": "other", "b": "one"}
 
 
 def test_what_does_not_fit_is_told_on_both_sides() -> None:

@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NPZ",
         type=_file,
         help="prove the match by running the factory's module: its inputs, and the 'outputs' "
-        "that the model gave",
+        "that the model gave; without these Keras is run",
     )
     _reading(match)
 

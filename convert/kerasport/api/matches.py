@@ -17,6 +17,7 @@ from kerasport.api.places import as_path, refuse_place
 from kerasport.api.reading import read
 from kerasport.errors import UsageError
 from kerasport.identify import identify
+from kerasport.layout import relayout
 from kerasport.matching import Wanted
 from kerasport.model import Snapshot, StateDict, Tensor, dtype_name
 from kerasport.naming import Naming, named, renamed
@@ -48,8 +49,9 @@ def match(
         keep: patterns of tensors that the model does not have, such as another task's head: they
             stay the target's own.
         inputs: an `.npz` file, or arrays by name: what a factory's module takes, in its order and
-            layout, and under `outputs` what the model gave for it. The match is then proven by
-            running the module, and what is ambiguous is settled by it.
+            layout, and under `outputs` what the model gave for it. Without `outputs` they are what
+            the model takes, as Keras lays it out, and Keras is run on them. The match is then
+            proven by running the module, and what is ambiguous is settled by it.
 
     Returns:
         The names, for `convert(…, names=…)`; `str` gives the file of them.
@@ -70,7 +72,8 @@ def match(
         for tensor in wanted
     ]
     pairs = tuple(hints.items() if isinstance(hints, Mapping) else hints)
-    judge = None if inputs is None else _judge(snapshot, name, inputs)
+    live = None if isinstance(source, str | PathLike | Snapshot) else source
+    judge = None if inputs is None else _judge(snapshot, name, inputs, live)
     found = matching.match(
         snapshot, groups(snapshot), wanted, ordered=ordered, hints=pairs, name=name, judge=judge
     )
@@ -79,7 +82,10 @@ def match(
 
 
 def _judge(
-    snapshot: Snapshot, factory: str, inputs: str | PathLike[str] | Mapping[str, Any]
+    snapshot: Snapshot,
+    factory: str,
+    inputs: str | PathLike[str] | Mapping[str, Any],
+    live: object | None,
 ) -> Callable[[matching.Found], bool]:
     """What tells whether a module with the weights in it puts out what the model did."""
     from kerasport.torch import arrays, runner
@@ -87,6 +93,8 @@ def _judge(
     if ":" not in factory:
         raise UsageError(f"--inputs: expected package.module:factory to run, found {factory}")
     recorded = inputs if isinstance(inputs, Mapping) else arrays(as_path(inputs))
+    if "outputs" not in recorded:
+        recorded = _by_keras(snapshot, recorded, live)
     deviation = runner(factory, recorded)
 
     def judge(found: matching.Found) -> bool:
@@ -94,6 +102,25 @@ def _judge(
         return deviation(steps.apply()) <= CLOSE
 
     return judge
+
+
+def _by_keras(snapshot: Snapshot, given: Mapping[str, Any], live: object | None) -> dict[str, Any]:
+    """What the model takes and gives, as a module of PyTorch has it: channels first."""
+    from kerasport.running import oracle, samples
+
+    model = oracle.opened(snapshot, live)
+    arrays = samples.matched(given, takes := model.inputs, where="--inputs")
+    outputs = model.outputs(arrays)
+    inputs = {one.name: _channels_first(x) for one, x in zip(takes, arrays, strict=True)}
+    return {**inputs, "outputs": _channels_first(outputs[0])}
+
+
+def _channels_first(array: Any) -> Any:
+    """An image or a volume with its channels where PyTorch has them; anything else as it is."""
+    space = {4: "height width", 5: "depth height width"}.get(array.ndim)
+    if space is None:
+        return array
+    return relayout(array, f"batch {space} channel", f"batch channel {space}")
 
 
 def settled(

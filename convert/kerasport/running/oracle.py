@@ -92,6 +92,16 @@ class Oracle:
             self.model(self._packed(arrays), training=False)
         return records
 
+    def outputs(self, arrays: Sequence[Array]) -> list[Array]:
+        """What the model gives.
+
+        Args:
+            arrays: the inputs, in the model's order.
+        """
+        with self._quiet():
+            given = self.model(self._packed(arrays), training=False)
+        return [self._numpy(x) for x in _flat(given) if x is not None]
+
     def cast(self, dtype: str) -> None:
         """Let the model compute in another dtype: the same weights in a model built for it.
 
