@@ -52,9 +52,11 @@ def model(*layers: Any, shape: tuple[int, ...] = (6,)) -> keras.Model:
     return drawn(keras.Sequential([keras.Input(shape), *layers]))
 
 
-def assert_outputs(source: keras.Model, module: nn.Module, folder: Path, x: Array) -> Naming:
+def assert_outputs(
+    source: keras.Model, module: nn.Module, folder: Path, x: Array, **options: Any
+) -> Naming:
     """The names of a module, which with them puts out what the model does."""
-    names = fitted(source, module, folder)
+    names = fitted(source, module, folder, **options)
     given = x if x.ndim < 4 else np.moveaxis(x, -1, 1).copy()
     found = module.eval()(torch.from_numpy(given)).detach().numpy()
     expected = source(x).numpy()

@@ -6,6 +6,7 @@ small. Each match is proven by the outputs of both.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 import kerasport
 from fitting import assert_outputs, drawn, wanted
+from kerasport.errors import UnsupportedError
 
 L = keras.layers
 EPSILON = 1e-3
@@ -241,3 +243,77 @@ def test_layers_of_numbered_blocks_go_into_one_numbered_list(flat: bool, tmp_pat
 
     source = drawn(keras.Sequential([keras.Input((32, 32, 3)), *layers]))
     assert_outputs(source, Vgg(), tmp_path, image(32, 32, 3))
+
+
+# -------------------------------------------------------------------------------------- a WaveNet
+
+
+def keras_wavenet(depth: int) -> keras.Model:
+    """Two gates that neither names nor order tell apart, and skips that stand side by side."""
+    inputs = x = keras.Input((8, 4))
+    skips = []
+    for n in range(depth):
+        gate = L.Conv1D(4, 2, padding="causal", activation="sigmoid", name=f"sigmoid_{n}")(x)
+        x_ = L.Conv1D(4, 2, padding="causal", activation="tanh", name=f"tanh_{n}")(x)
+        x_ = L.multiply([x_, gate])
+        skips.append(L.Conv1D(4, 1, name=f"skip_{n}")(x_))
+        if n + 1 < depth:
+            x = L.add([x, L.Conv1D(4, 1, name=f"res_{n}")(x_)])
+    return drawn(keras.Model(inputs, L.add(skips)))
+
+
+class WaveNet(nn.Module):  # type: ignore[misc]
+    """A list for each kind of layer; the last of `residuals` is never called."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.filters = nn.ModuleList(nn.Conv1d(4, 4, 2) for _ in range(depth))
+        self.gates = nn.ModuleList(nn.Conv1d(4, 4, 2) for _ in range(depth))
+        self.residuals = nn.ModuleList(nn.Conv1d(4, 4, 1) for _ in range(depth))
+        self.skips = nn.ModuleList(nn.Conv1d(4, 4, 1) for _ in range(depth))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, skips = x.transpose(1, 2), torch.zeros(())
+        for layers in zip(self.filters, self.gates, self.residuals, self.skips, strict=True):
+            filtered, gate, residual, skip = layers
+            padded = nn.functional.pad(x, (1, 0))
+            y = filtered(padded).tanh() * gate(padded).sigmoid()
+            skips, x = skips + skip(y), x + residual(y)
+        return skips.transpose(1, 2)
+
+
+def test_one_hint_settles_what_is_open_in_every_block(tmp_path: Path) -> None:
+    source, module = keras_wavenet(3), WaveNet(3)
+    options: dict[str, Any] = {"keep": ["residuals.2.*"]}
+    with pytest.raises(UnsupportedError, match=r"say it with --hint 'tanh_\*=filters\.\*'"):
+        kerasport.match(source, wanted(module), **options)
+    options["hints"] = {"tanh_*": "filters.*"}
+    x = np.random.default_rng(1).normal(size=(2, 8, 4)).astype(np.float32)
+    names = assert_outputs(source, module, tmp_path, x, **options)
+    assert names.to_json()["names"] == {
+        "filters.{n}": "tanh_{n}",
+        "gates.{n}": "sigmoid_{n}",
+        "residuals.{n}": "res_{n}",
+        "skips.{n}": "skip_{n}",
+    }
+
+
+def test_what_is_kept_is_no_pattern_of_weights(tmp_path: Path) -> None:
+    """`residuals.*.bias` would be every block's, and the way back would miss them."""
+    source, module = keras_wavenet(3), WaveNet(3)
+    names = kerasport.match(
+        source, wanted(module), keep=["residuals.2.*"], hints={"tanh_*": "filters.*"}
+    )
+    assert names.kept == ("residuals.2.weight", "residuals.2.bias")
+    torch.save(module.state_dict(), tmp_path / "own.pt")
+    source.save(tmp_path / "m.keras")
+    like = tmp_path / "m.keras"
+    kerasport.convert(
+        like, tmp_path / "x.safetensors", to="torch", names=names, into=tmp_path / "own.pt"
+    )
+    wide = replace(names, kept=("residuals.*",))
+    for own in (names, wide):
+        kerasport.convert(
+            tmp_path / "x.safetensors", tmp_path / "y.keras", to="keras", like=like, names=own
+        )
+        assert (tmp_path / "y.keras").read_bytes() == like.read_bytes()

@@ -154,7 +154,7 @@ def named(found: Found, snapshot: Snapshot, *, title: str = "") -> Naming:
     return Naming(
         tuple(_short(entries, paths)),
         dict(_short_kinds(found.kinds, snapshot)),
-        tuple(_short_names(found.kept)),
+        tuple(_short_names(found)),
         title,
         tuple(_rests_on(found)),
     )
@@ -328,8 +328,15 @@ def _short_kinds(kinds: Mapping[str, str], snapshot: Snapshot) -> Iterator[tuple
             yield from ((path, kind) for path in paths)
 
 
-def _short_names(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(_NUMBER.sub("*", name) for name in names))
+def _short_names(found: Found) -> list[str]:
+    """Tensors that are kept by patterns, where a pattern fits no weight."""
+    weights = [name for pair in found.pairs for name, _ in pair.tensors.values()]
+    names: dict[str, None] = {}
+    for name in found.kept:
+        pattern = _NUMBER.sub("*", name)
+        wrong = any(fnmatchcase(weight, pattern) for weight in weights)
+        names[name if wrong else pattern] = None
+    return list(names)
 
 
 # --------------------------------------------------------------------------------------- to a plan

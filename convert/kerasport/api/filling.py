@@ -77,9 +77,11 @@ def filled(
     ways = [flatten, *({"reorder", "keep"} - {flatten})] if state.manifest else [flatten]
     names = None if names is None else loaded(names)
     if names is not None:
-        kept = {n for n in state if any(fnmatchcase(n, pattern) for pattern in names.kept)}
-        state = replace(state, tensors={n: t for n, t in state.tensors.items() if n not in kept})
         plans = [renamed_plan(like, names, flatten=way)[0] for way in ways]
+        weights = {move.name for steps in plans for move in steps.moves}
+        kept = {n for n in state if any(fnmatchcase(n, pattern) for pattern in names.kept)}
+        kept -= weights
+        state = replace(state, tensors={n: t for n, t in state.tensors.items() if n not in kept})
         like = renamed_plan(like, names, flatten=flatten)[1]
     else:
         plans = [

@@ -68,7 +68,9 @@ def assigned_of(
     def order(a: int, b: int, one: int, other: int) -> int:
         """1 where both sides have the two in one order, -1 where in the other, 0 where in none."""
         source = evidence.source_order(units[a], units[b])
-        return source and source * evidence.target_order(modules[one], modules[other])
+        if not source:
+            return evidence.numbered_alike(units[a], units[b], modules[one], modules[other])
+        return source * evidence.target_order(modules[one], modules[other])
 
     def speaks(a: int, b: int) -> tuple[float, How]:
         """What speaks for two being as they are, and against their changing places."""

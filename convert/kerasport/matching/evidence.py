@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from kerasport.matching.neighbours import feeding, listed
 from kerasport.matching.sides import Sides
 from kerasport.matching.target import Module
-from kerasport.matching.vocabulary import by_name, numbered, tokens_of, words_of
+from kerasport.matching.vocabulary import apart, by_name, numbered, tokens_of, words_of
 from kerasport.units import Unit
 
 __all__ = ["LEAST", "ORDER", "Evidence"]
@@ -92,6 +92,17 @@ class Evidence:
         if one.layer == other.layer:
             return 0  # query, key and value stand side by side
         return by_name(self.paths[one.path], self.paths[other.path])
+
+    def numbered_alike(self, one: Unit, other: Unit, first: Module, second: Module) -> int:
+        """1 where two that stand side by side are numbered as their modules are, of one word.
+
+        As `skip_3` and `skip_5` in `skips.3` and `skips.5`; -1 where it is the other way round.
+        """
+        names = self.paths[one.path], self.paths[other.path]
+        if not words_of(names[0]) & words_of(first.name) & words_of(names[1]):
+            return 0
+        here, there = apart(*names), apart(first.name, second.name)
+        return int(here == there) - int(here == -there) if here else 0
 
     def target_order(self, one: Module, other: Module) -> int:
         """The same of two modules."""

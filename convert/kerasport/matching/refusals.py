@@ -110,6 +110,12 @@ def shapes_of(unit: Unit) -> str:
     return ", ".join(shapes)
 
 
+def _short(unit: Unit) -> str:
+    """The first two tensors of a unit: as many as tell it apart on one line."""
+    first, *others = shapes_of(unit).split(", ")
+    return ", ".join([first, *others[:1], *(["…"] if others[1:] else [])])
+
+
 def table(rivals: Sequence[Rivals]) -> str:
     """What is open: for each group of units the modules that each could be in."""
     grouped = gathered(rivals)
@@ -118,12 +124,16 @@ def table(rivals: Sequence[Rivals]) -> str:
         width = max(map(len, units))
         names = list(modules)
         shown = " or ".join(names[:4]) + (f" or {len(names) - 4} more" if len(names) > 4 else "")
-        lines += [f"  {path:{width}}  {shapes_of(unit)}  {shown}" for path, unit in units.items()]
+        lines += [f"  {path:{width}}  {_short(unit)}  {shown}" for path, unit in units.items()]
     if len(grouped) > _SHOWN:
         lines.append(f"  … and {len(grouped) - _SHOWN} more")
-    units, modules = grouped[0]
+    firsts = [(next(iter(units)), next(iter(modules))) for units, modules in grouped]
+    hint = "=".join(firsts[0])
+    pattern = re.sub("[0-9]+", "*", hint)
+    if [re.sub("[0-9]+", "*", "=".join(pair)) for pair in firsts].count(pattern) > 1:
+        hint = pattern  # of the blocks that are alike, one is as open as the other
     lines.append(
-        f"Neither names nor order tell them apart: say it with --hint '{next(iter(units))}="
-        f"{next(iter(modules))}', or run it with --inputs"
+        f"Neither names nor order tell them apart: say it with --hint '{hint}', or run it with "
+        "--inputs"
     )
     return "\n".join(lines)

@@ -34,6 +34,7 @@ MEANINGS = {
         "depthwise": "depthwise dw",
         "pointwise": "pointwise pw",
         "recurrent": "lstm gru rnn recurrent",
+        "residual": "residual res",
         "cls": "cls class",
         "patch": "patch patching patches",
     }.items()
@@ -69,9 +70,17 @@ def tokens_of(name: str) -> tuple[str | int, ...]:
 
 @cache
 def words_of(name: str) -> frozenset[str]:
-    """What a name says, without numbers and words that say nothing."""
-    words = (MEANINGS.get(t, t) for t in tokens_of(name) if isinstance(t, str))
-    return frozenset(word for word in words if word not in EMPTY)
+    """What a name says, without numbers and words that say nothing; of many as of one.
+
+    >>> words_of("skips.3") == words_of("skip_3")
+    True
+    """
+    words = (
+        MEANINGS.get(t) or MEANINGS.get(t.removesuffix("s")) or t.removesuffix("s")
+        for t in tokens_of(name)
+        if isinstance(t, str) and t not in EMPTY
+    )
+    return frozenset(words)
 
 
 def stage_of(name: str, table: Mapping[str, int]) -> int | None:
@@ -95,6 +104,20 @@ def by_name(one: str, other: str) -> int:
         if mine is not None and yours is not None and mine != yours:
             return -1 if mine < yours else 1
     return 0
+
+
+def apart(one: str, other: str) -> int:
+    """How far apart two names are that differ in one number and in nothing else; 0 for others.
+
+    >>> apart("skip_3/conv", "skip_5/conv"), apart("skip_3", "gate_5"), apart("a_1_1", "a_2_2")
+    (-2, 0, 0)
+    """
+    left, right = tokens_of(one), tokens_of(other)
+    unlike = [(a, b) for a, b in zip(left, right, strict=False) if a != b]
+    if len(left) != len(right) or len(unlike) != 1:
+        return 0
+    ((a, b),) = unlike
+    return a - b if isinstance(a, int) and isinstance(b, int) else 0
 
 
 def numbered(paths: Sequence[str]) -> dict[str, str]:
