@@ -317,3 +317,22 @@ def test_what_is_kept_is_no_pattern_of_weights(tmp_path: Path) -> None:
             tmp_path / "x.safetensors", tmp_path / "y.keras", to="keras", like=like, names=own
         )
         assert (tmp_path / "y.keras").read_bytes() == like.read_bytes()
+
+
+class Branches(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        for n in (1, 2):
+            setattr(self, f"branch{n}", nn.ModuleDict({"conv": nn.Conv2d(3, 3, 3, padding=1)}))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.branch1["conv"](x).tanh() + self.branch2["conv"](x)
+
+
+def test_numbers_that_keras_gives_by_itself_tell_no_branch() -> None:
+    """They are of the order in which the layers were made, and a branch has a number of its own."""
+    x = keras.Input((5, 4, 3))
+    one, two = (L.Conv2D(3, 3, padding="same", name=f"conv2d_{n}")(x) for n in (1, 2))
+    source = drawn(keras.Model(x, L.add([one, L.Activation("tanh")(two)])))
+    with pytest.raises(UnsupportedError, match="in more than one way"):
+        kerasport.match(source, wanted(Branches()))

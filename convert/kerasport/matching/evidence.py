@@ -97,9 +97,10 @@ class Evidence:
         """1 where two that stand side by side are numbered as their modules are, of one word.
 
         As `skip_3` and `skip_5` in `skips.3` and `skips.5`; -1 where it is the other way round.
+        Words of the class do not count: Keras numbers layers itself, in the order of their making.
         """
         names = self.paths[one.path], self.paths[other.path]
-        if not words_of(names[0]) & words_of(first.name) & words_of(names[1]):
+        if not (words_of(names[0]) & words_of(first.name)) - words_of(one.kind):
             return 0
         here, there = apart(*names), apart(first.name, second.name)
         return int(here == there) - int(here == -there) if here else 0
