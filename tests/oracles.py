@@ -162,7 +162,7 @@ def misread(to: str, kind: str, sentences: Mapping[str, str]) -> Row:
     names = {slot.name for slot in case.slots}
     assert sentences.keys() <= names, f"{sorted(sentences)} not all in {sorted(names)}"
     slots = tuple(
-        replace(slot, layout=sentences.get(slot.name, slot.layout)) for slot in case.slots
+        slot._replace(layout=sentences.get(slot.name, slot.layout)) for slot in case.slots
     )
     return (replace(case, slots=slots, where=()),)
 

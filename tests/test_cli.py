@@ -549,13 +549,21 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def test_every_command_and_option_has_help() -> None:
-    found = list(parsers(cli._parser()))
+    found = list(parsers(cli._parser([*cli.VERBS])))
     assert len(found) == 7
     for parser in found:
         assert parser.description
         assert [
             action.dest for action in parser._actions if not (action.help or action.choices)
         ] == []
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_only_the_command_that_is_asked_for_is_given_its_arguments(verb: str) -> None:
+    """The arguments of all would take as long as listing a model."""
+    for parser in parsers(cli._parser(["no", verb, "word"])):
+        asked = parser.prog == f"kerasport {verb}"
+        assert any(action.dest == "json" for action in parser._actions) == asked
 
 
 def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:

@@ -499,7 +499,7 @@ def test_the_words_of_the_schema_are_those_of_the_code() -> None:
     )
     assert (tuple(stored), tuple(made)) == (custom.STORED, custom.TARGET)
     assert set(parts["class"]["properties"]) == {"keras", "torch", "onnx", *custom.BESIDE}
-    assert {*stored, *made} <= set(Slot.__dataclass_fields__)
+    assert {*stored, *made} <= set(Slot._fields)
 
 
 # ---------------------------------------------------------------------------------- what is unknown

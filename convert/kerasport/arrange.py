@@ -8,9 +8,9 @@ are weights of its own. This happens before anything is identified, and touches 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from kerasport.architecture import class_of, parse
 from kerasport.custom import LayerTable, Own, PartOf
@@ -25,13 +25,12 @@ _AROUND: Mapping[str, str] = {"TimeDistributed": "layer", "RNN": "cell"}
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """A layer of a user's class: where it is, its configuration, and what of it holds the class."""
 
     path: str
     class_name: str
-    config: Config = field(default_factory=dict)
+    config: Config
     child: str = ""
 
 

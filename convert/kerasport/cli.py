@@ -9,12 +9,9 @@ import argparse
 import atexit
 import gc
 import io
-import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from kerasport.errors import (
@@ -56,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # does Python at its end, where the search is a tenth of a small conversion.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser(words).parse_args(words)
     try:
         options.run(options)
         if sys.stdout is not None:  # it is None where the caller has closed it
@@ -70,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(UsageError.exit_code)
     except KerasportError as error:
         if error.exit_code == KerasportError.exit_code:
-            traceback.print_exc()
-            _tell(BUG)
+            _tell_bug()
         else:
             _tell(f"kerasport: {error}")
         sys.exit(error.exit_code)
@@ -79,10 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _tell("kerasport: interrupted; the target is as it was")
         sys.exit(130)
     except Exception:  # whatever is no refusal is our fault, and its traceback is what we need
-        traceback.print_exc()
-        _tell(BUG)
+        _tell_bug()
         sys.exit(KerasportError.exit_code)
     sys.exit(0)
+
+
+def _tell_bug() -> None:
+    import traceback
+
+    traceback.print_exc()
+    _tell(BUG)
 
 
 def _abandon_output() -> None:
@@ -91,7 +94,8 @@ def _abandon_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, of which only those among the words know their arguments."""
     parser = argparse.ArgumentParser(
         prog="kerasport",
         description="Gets the weights out of Keras and TensorFlow models and into everything else.",
@@ -100,18 +104,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kerasport {VERSION}")
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (what, run, arguments) in VERBS.items():
+        verb = verbs.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        if name in words:  # the arguments of the others would take as long as listing a model
+            verb.set_defaults(run=run)
+            verb.add_argument("--json", action="store_true", help="print JSON")
+            arguments(verb)
+    return parser
 
-    convert = _verb(verbs, "convert", _convert, "write a model's weights in another format")
-    convert.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
-    convert.add_argument(
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
+    parser.add_argument(
         "target", metavar="DST", type=_file, help="the file to write; its suffix says how"
     )
-    convert.add_argument(
+    parser.add_argument(
         "--module",
         action="store_true",
         help="write DST as a folder: the source of a PyTorch module that runs, and its weights",
     )
-    convert.add_argument(
+    parser.add_argument(
         "--vectors",
         metavar="FILE",
         nargs="?",
@@ -119,106 +131,95 @@ def _parser() -> argparse.ArgumentParser:
         help="store inputs and outputs with the module, to prove it without Keras: made by Keras, "
         "or by a port of the model (.onnx, .tflite), or taken from a .npz file",
     )
-    _reading(convert)
-    _planning(convert)
-    convert.add_argument("--format", help="the target's format, where its suffix does not say")
-    convert.add_argument("--dtype", help="cast floating-point tensors: f32, f16, bf16, …")
-    convert.add_argument(
+    _reading(parser)
+    _planning(parser)
+    parser.add_argument("--format", help="the target's format, where its suffix does not say")
+    parser.add_argument("--dtype", help="cast floating-point tensors: f32, f16, bf16, …")
+    parser.add_argument(
         "--max-shard-size", metavar="SIZE", type=_size, help="cut into shards: 5GB, 500MB, …"
     )
-    convert.add_argument(
+    parser.add_argument(
         "--no-strict",
         dest="strict",
         action="store_false",
         help="pass on as stored what the target cannot hold, instead of refusing",
     )
-    convert.add_argument(
+    parser.add_argument(
         "--like",
         metavar="FILE",
         type=_file,
         help="the way back: SRC is a state dict, DST a copy of this Keras file with its values",
     )
-    convert.add_argument(
+    parser.add_argument(
         "--sum-biases",
         action="store_true",
         help="with --like: add up the two biases of PyTorch's recurrent layers, rounded once",
     )
-
-    convert.add_argument(
+    parser.add_argument(
         "--into",
         metavar="TARGET",
         type=_file,
         help="with --names: the state dict whose tensors that are no weights are passed on",
     )
-    _naming(convert)
+    _naming(parser)
 
-    match = _verb(verbs, "match", _match, "find the names that a PyTorch model has for the layers")
-    match.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
-    match.add_argument(
+
+def _match_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
+    parser.add_argument(
         "--into",
         metavar="TARGET",
         type=_file,
         required=True,
         help="a safetensors or .pt file, or package.module:factory, which is run",
     )
-    match.add_argument(
+    parser.add_argument(
         "-o", dest="output", metavar="NAMES", type=_file, help="write the names to this TOML file"
     )
-    match.add_argument(
+    parser.add_argument(
         "--hint",
         metavar="LAYERS=NAMES",
         action="append",
         default=[],
         help="patterns that belong together: 'encoder/*=bert.encoder.*'",
     )
-    match.add_argument(
+    parser.add_argument(
         "--keep",
         metavar="NAMES",
         action="append",
         default=[],
         help="tensors that the model does not have: they stay the target's own: 'classifier.*'",
     )
-    match.add_argument(
+    parser.add_argument(
         "--inputs",
         metavar="NPZ",
         type=_file,
         help="prove the match by running the factory's module: its inputs, and the 'outputs' "
         "that the model gave; without these Keras is run",
     )
-    _reading(match)
+    _reading(parser)
 
-    inspect = _verb(verbs, "inspect", _inspect, "list all layers and weights of a file")
-    inspect.add_argument(
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "file", metavar="FILE", type=_file, help="a model, or anything that kerasport wrote"
     )
-    _reading(inspect)
-
-    plan = _verb(verbs, "plan", _plan, "show what a conversion would do, and write nothing")
-    plan.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
-    _reading(plan)
-    _planning(plan)
-    _naming(plan)
-
-    verify = _verb(verbs, "verify", _verify, "prove that a target holds its source, bit for bit")
-    verify.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
-    verify.add_argument("--against", metavar="SRC", type=_file, help="the model that it came from")
-    _running(verify)
-    _naming(verify)
-    _reading(verify)
-
-    _verb(verbs, "formats", _formats, "list what can be read and written")
-    return parser
+    _reading(parser)
 
 
-def _verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], what: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=what, description=f"{what[0].upper()}{what[1:]}."
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=_file, help="the model, or its weights")
+    _reading(parser)
+    _planning(parser)
+    _naming(parser)
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="DST", type=_file, help="what kerasport wrote")
+    parser.add_argument("--against", metavar="SRC", type=_file, help="the model that it came from")
+    _running(parser)
+    _naming(parser)
+    _reading(parser)
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
@@ -391,6 +392,8 @@ def _convert_module(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
     from kerasport import api, formats
 
     if options.module:
@@ -590,6 +593,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _described(table: Mapping[str, Any]) -> str:
     """A vocabulary or the like in a line: of what class, how long, how it begins."""
+    import json
+
     values = table["values"]
     first = ", ".join(json.dumps(value, ensure_ascii=False)[:40] for value in (values or [])[:3])
     more = ", …" if values and len(values) > 3 else ""
@@ -729,6 +734,8 @@ def _printable(text: str) -> str:
 
 
 def _print_json(data: Any) -> None:
+    import json
+
     print(json.dumps(data, indent=2))
 
 
@@ -779,3 +786,29 @@ def _size(text: str) -> int:
     if size <= 0:
         raise argparse.ArgumentTypeError(f"expected a size such as 5GB or 500MB, found {text!r}")
     return size
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """A command that says all by its name."""
+
+
+# What each command is for, what runs it, and what adds its arguments.
+VERBS: Mapping[
+    str,
+    tuple[str, Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None]],
+] = {
+    "convert": ("write a model's weights in another format", _convert, _convert_arguments),
+    "match": (
+        "find the names that a PyTorch model has for the layers",
+        _match,
+        _match_arguments,
+    ),
+    "inspect": ("list all layers and weights of a file", _inspect, _inspect_arguments),
+    "plan": ("show what a conversion would do, and write nothing", _plan, _plan_arguments),
+    "verify": (
+        "prove that a target holds its source, bit for bit",
+        _verify,
+        _verify_arguments,
+    ),
+    "formats": ("list what can be read and written", _formats, _no_arguments),
+}

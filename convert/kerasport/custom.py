@@ -45,11 +45,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kerasport.conventions import NAMES, Absent, Case, Row, Slot, convention, rows
 from kerasport.errors import KerasportError, LayoutError, UsageError
@@ -66,8 +66,7 @@ LARGEST: Final = 1 << 24
 _PRIMES: Final = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
 
 
-@dataclass(frozen=True, slots=True)
-class PartOf:
+class PartOf(NamedTuple):
     """One part of a class: the layer that an attribute of it holds.
 
     Attributes:
@@ -78,7 +77,7 @@ class PartOf:
 
     pattern: str
     class_name: str
-    config: Mapping[str, JSON] = field(default_factory=dict)
+    config: Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,7 +563,7 @@ WORDS: Final[Mapping[str, tuple[type, ...]]] = {
 CASE: Final = ("where", "same")
 STORED: Final = ("layout", "weight", "at", "when", "child", "aliases", "trainable")
 TARGET: Final = ("layout", "weight", "at", "fill", "needs", "dtype")
-assert {*STORED, *TARGET} == set(WORDS) <= {part.name for part in fields(Slot)}
+assert {*STORED, *TARGET} == set(WORDS) <= set(Slot._fields)
 
 
 def _is_equation(text: str) -> bool:

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kerasport.errors import KerasportError, UnknownFormatError, UsageError
 from kerasport.plugins import entry_points
@@ -25,8 +24,7 @@ from kerasport.plugins import entry_points
 __all__ = ["FORMATS", "Format", "detected", "for_target", "known", "named"]
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One row of the table of formats.
 
     Attributes:

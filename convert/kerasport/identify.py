@@ -13,13 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from itertools import combinations, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kerasport import hub
 from kerasport.arrange import arranged, inside, owners_in
 from kerasport.conventions import Absent, Case, Slot, convention, rows
 from kerasport.custom import LayerTable, Own
@@ -39,6 +37,9 @@ from kerasport.kinds import (
 )
 from kerasport.layout import Layout
 from kerasport.model import Layer, Named, Omission, Snapshot, Tensor, dtype_name
+
+if TYPE_CHECKING:
+    from kerasport.hub import Spec
 
 __all__ = ["completed", "identify", "possible", "stored_keys"]
 
@@ -66,10 +67,16 @@ def identify(
     wanted = dict(kinds or {})
     table = LayerTable(snapshot.custom) | (layers or LayerTable())
     snapshot = arranged(snapshot, table)
-    snapshot, placed, of_hub = hub.placed(snapshot)
-    table = of_hub | table
+    placed: Mapping[str, Sequence[Spec]] = {}
+    if _may_be_of_hub(snapshot):
+        from kerasport import hub
+
+        snapshot, placed, of_hub = hub.placed(snapshot)
+        table = of_hub | table
     for pattern, kind in wanted.items():
         if kind not in KERAS and asked(kind) is None and table.find(kind) is None:
+            from difflib import get_close_matches
+
             known = sorted({*KERAS, *CLASSES, *table})
             near = get_close_matches(kind, known, n=3, cutoff=0.5) or ["Dense", "Conv2D", "LSTM"]
             raise UsageError(
@@ -132,6 +139,13 @@ def completed(snapshot: Snapshot, kinds: Mapping[str, str | None]) -> Snapshot:
         made = tuple(known)
         layers.extend(made if made and all(part.kind for part in made) else (layer,))
     return replace(snapshot, layers=tuple(layers))
+
+
+def _may_be_of_hub(snapshot: Snapshot) -> bool:
+    """Whether KerasHub's tables may have something to say, which take their time to load."""
+    return snapshot.architecture is not None and any(
+        layer.class_name is None or ">" in layer.class_name for layer in snapshot.layers
+    )
 
 
 def _used(table: LayerTable, snapshot: Snapshot) -> Mapping[str, Own]:
@@ -254,14 +268,14 @@ def _asked(
     return tried[0]
 
 
-def _placed(
-    layer: Layer, specs: Sequence[hub.Spec], table: LayerTable, backend: str | None
-) -> Layer:
+def _placed(layer: Layer, specs: Sequence[Spec], table: LayerTable, backend: str | None) -> Layer:
     """A layer of which KerasHub's table says what it is, if what is stored fits one way of it."""
+    from kerasport.hub import PACKAGE
+
     tried: list[Layer] = []
     for spec, config in ((one, known) for one in specs for known in one.configs):
         configured = replace(layer, config=config)
-        own = table.find(f"{hub.PACKAGE}>{spec.name}")
+        own = table.find(f"{PACKAGE}>{spec.name}")
         if own is not None:
             tried.append(_described(configured, own, config, ""))
         elif spec.name in CLASSES:

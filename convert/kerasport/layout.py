@@ -29,16 +29,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kerasport.errors import LayoutError
-from kerasport.tiles import Copy, fill
+
+if TYPE_CHECKING:
+    from kerasport.tiles import Copy
 
 __all__ = ["Layout", "Part", "derive", "relayout"]
 
@@ -356,8 +358,7 @@ def _grammar(sentence: str, why: str) -> LayoutError:
 # ------------------------------------------------------------------------------------- derivation
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     """One piece of an array: where it starts and how far apart its axes' elements lie."""
 
     offset: int
@@ -369,8 +370,7 @@ class _Box:
         return self.labels, frozenset(self.strides)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A tensor's share of a weight: its layout, and the block labels at which it is pinned.
 
     The query kernel of an attention layer is `Part(Layout.parse("embed head key"), {"q"})`: one of
@@ -378,7 +378,7 @@ class Part:
     """
 
     layout: Layout
-    at: frozenset[str] = field(default=frozenset())
+    at: frozenset[str] = frozenset()
 
 
 def derive(
@@ -418,6 +418,8 @@ def _derived(
                 raise LayoutError(f"'{source.layout}' holds what another source holds already")
             held[box.key] = (number, box)
     extents = {**sizes, **{str(blocks): len(blocks.labels) for blocks in whole}}
+    from kerasport.tiles import Copy
+
     copies: list[Copy] = []
     missing: list[str] = []
     for box in _boxes(target, sizes, whole):
@@ -457,6 +459,8 @@ def relayout(array: npt.NDArray[Any], source: str, target: str, **sizes: int) ->
     copies, missing = derive([Part(before)], Part(after), bound)
     if missing:
         raise LayoutError(f"'{before}' lacks what '{after}' needs: {'; '.join(missing)}")
+    from kerasport.tiles import fill
+
     result = np.empty(after.shape(bound), array.dtype)
     fill(result.reshape(-1), copies, [np.ascontiguousarray(array).reshape(-1)])
     return result

@@ -1,14 +1,17 @@
 """What other packages add, found without a look into every one of them.
 
 Python's own search for entry points brings a parser of mails with it and takes longer than listing
-a model's weights. So the name of the group is looked for first, where packages are installed. Only
-if one mentions it, or packages may lie where this cannot look, Python searches.
+a model's weights. So the name of the group is looked for first, where packages are installed: all
+of them are read once, for all groups. Only if one mentions it, or packages may lie where this
+cannot look, Python searches.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,23 +35,27 @@ def entry_points(group: str) -> list[EntryPoint]:
     """
     others = (finder for finder in sys.meta_path if finder is not PathFinder)
     elsewhere = any(hasattr(finder, "find_distributions") for finder in others)
-    if not elsewhere and not any(_may_mention(Path(folder), group.encode()) for folder in sys.path):
-        return []
+    if not elsewhere:
+        found = [_mentioned(folder or ".") for folder in sys.path]
+        if not any(text is None or group.encode() in text for text in found):
+            return []
     from importlib import metadata
 
     return sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value))
 
 
-def _may_mention(folder: Path, group: bytes) -> bool:
-    """Whether a package in a folder has such entry points, or may have them."""
-    if folder.suffix == ".egg" or folder.is_file():
-        return True  # packages in an archive, or in another order
-    try:
-        about = [path for path in folder.iterdir() if path.name.lower().endswith(_ABOUT)]
-    except OSError:  # Python lists folders that are not there
-        return False
-    for path in about:
-        with suppress(OSError):  # most packages have none
-            if group in (path / "entry_points.txt").read_bytes():
-                return True
-    return False
+@cache
+def _mentioned(folder: str) -> bytes | None:
+    """The lists of entry points of all packages in a folder; None where this cannot look."""
+    if folder.endswith(".egg") or Path(folder).is_file():
+        return None  # packages in an archive, or in another order
+    texts = []
+    with (
+        suppress(OSError),
+        os.scandir(folder) as entries,
+    ):  # Python lists folders that are not there
+        for entry in entries:
+            if entry.name.lower().endswith(_ABOUT):
+                with suppress(OSError):  # most packages have none
+                    texts.append(Path(entry.path, "entry_points.txt").read_bytes())
+    return b"\n".join(texts)

@@ -1,8 +1,8 @@
 """From a file or a live model to a snapshot, and what of it is wanted.
 
 Readers deliver what is stored; what it is, is decided here, in one order: classes and kinds, then
-moving averages, quantized weights, low-rank factors. What does the latter is loaded where it is
-asked for, so that whoever asks for none of it starts sooner.
+moving averages, quantized weights, low-rank factors. What does one of these is loaded where it is
+asked for: listing a file takes about as long as loading what listing takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kerasport import formats, ties
+from kerasport import formats
 from kerasport.api.places import as_path, weights_in
 from kerasport.architecture import json_config
 from kerasport.custom import LayerTable, installed, loaded
@@ -100,7 +100,8 @@ def read(
         from kerasport.averages import averaged
 
         found = averaged(found)
-    found = _with_optimizer(found) if optimizer else found
+    if optimizer:
+        found = _with_optimizer(found)
     if dequantize:
         from kerasport.dequantize import dequantized
 
@@ -158,7 +159,9 @@ def tie(snapshot: Snapshot) -> Snapshot:
     Args:
         snapshot: what `read` gave.
     """
-    return ties.tied(snapshot)
+    from kerasport.ties import tied
+
+    return tied(snapshot)
 
 
 def _stored(

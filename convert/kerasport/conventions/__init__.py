@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from kerasport.errors import UsageError
 
@@ -39,8 +40,7 @@ CHANNEL_FIRST: Mapping[int, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """One tensor of a kind of layer, in one convention.
 
     Attributes:

@@ -9,7 +9,6 @@ and tf_keras 2.21 for the names of legacy files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kerasport.conventions import POSITIONS, Case, Row, Slot
 
@@ -60,8 +59,7 @@ def _convolutional(rank: int) -> tuple[Slot, ...]:
 
 def _bidirectional(slots: tuple[Slot, ...], child: str = "cell") -> tuple[Slot, ...]:
     return tuple(
-        replace(
-            slot,
+        slot._replace(
             name=f"{direction}/{slot.name}",
             weight=slot.of,
             at=f"{slot.at} {direction}".strip(),

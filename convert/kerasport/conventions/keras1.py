@@ -16,7 +16,6 @@ under that name and took its root when they normalized.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from kerasport.conventions import POSITIONS, Absent, Case, Row, Slot
 
@@ -114,8 +113,7 @@ def _convolutional() -> tuple[Case, ...]:
 
 def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(
-        replace(
-            slot,
+        slot._replace(
             name=f"{direction}/{slot.name}",
             weight=slot.of,
             at=f"{slot.at} {direction}".strip(),

@@ -8,7 +8,6 @@ that they are made of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kerasport.conventions import CHANNEL_FIRST, Absent, Row, Slot
 
@@ -34,8 +33,7 @@ def _recurrent(kind: str) -> tuple[Slot, ...]:
 
 def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(
-        replace(
-            slot,
+        slot._replace(
             layout=" as ".join(
                 f"[forward backward]{part.removeprefix('1')}" for part in slot.layout.split(" as ")
             ),

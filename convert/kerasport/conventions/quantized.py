@@ -14,7 +14,6 @@ that ONNX Runtime's quantizer gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kerasport.conventions import Absent, Case, Row, Slot
 
@@ -47,7 +46,7 @@ WHOLE = _state("quantized_kernel", "out in", "u8", "kernel")
 PACKED = _state("quantized_kernel", "pair in", "u8", "kernel")
 # Keras 3.15 leaves the zero points out when it saves.
 UNSIGNED = tuple(
-    replace(slot, when="zeros") if slot.dtype else slot for slot in _scales("out group", zero="u8")
+    slot._replace(when="zeros") if slot.dtype else slot for slot in _scales("out group", zero="u8")
 )
 
 DENSE: Mapping[str, tuple[Slot, ...]] = {
@@ -73,7 +72,7 @@ EINSUM: Mapping[str, tuple[Slot, ...]] = {
         word: tuple(
             EINSUM_BIAS
             if slot is BIAS
-            else replace(slot, layout=slot.layout.replace("in", "row").replace("out", "column"))
+            else slot._replace(layout=slot.layout.replace("in", "row").replace("out", "column"))
             for slot in slots
         )
         for word, slots in DENSE.items()
@@ -87,7 +86,7 @@ EMBEDDING: Mapping[str, tuple[Slot, ...]] = {
     "Int4Grouped": (
         _state("embeddings", "token pair", "i8"),
         *_scales("token group", name="embeddings", zero="i8"),
-        replace(GROUPS, layout="embed"),
+        GROUPS._replace(layout="embed"),
     ),
 }
 REVERSE: Mapping[str, tuple[Slot, ...]] = {

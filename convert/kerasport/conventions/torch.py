@@ -9,7 +9,6 @@ embedding is four `nn.Linear`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kerasport.conventions import CHANNEL_FIRST, Absent, Case, Row, Slot
 
@@ -34,7 +33,7 @@ def _recurrent(kind: str) -> tuple[Slot, ...]:
 
 def _cell(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     """A cell has the parameters of its layer, without the number of the layer."""
-    return tuple(replace(slot, name=slot.name.removesuffix("_l0")) for slot in slots)
+    return tuple(slot._replace(name=slot.name.removesuffix("_l0")) for slot in slots)
 
 
 def _cudnn(kind: str) -> tuple[Slot, ...]:
@@ -51,7 +50,7 @@ def _cudnn(kind: str) -> tuple[Slot, ...]:
 
 def _bidirectional(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
     return tuple(
-        replace(slot, name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
+        slot._replace(name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
         for direction, suffix in (("forward", ""), ("backward", "_reverse"))
         for slot in slots
     )

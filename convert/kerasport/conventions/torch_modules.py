@@ -8,7 +8,6 @@ state dict that is written beside a module of ours can hold it: these rows come 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kerasport.conventions import Absent, Case, Row, Slot, convention, rows
 
@@ -32,7 +31,7 @@ def _per_position(kind: str, layout: str) -> tuple[Case, ...]:
 EXTRA: Mapping[str, Row] = {
     "GRUResetBefore": _RESET_BEFORE,
     "BidirectionalGRUResetBefore": tuple(
-        replace(slot, name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
+        slot._replace(name=slot.name + suffix, at=f"{slot.at} {direction}".strip())
         for direction, suffix in (("forward", ""), ("backward", "_reverse"))
         for slot in _RESET_BEFORE
     ),
@@ -42,7 +41,7 @@ EXTRA: Mapping[str, Row] = {
     # Sequences stay `batch steps features` in a module.
     **{
         kind: tuple(
-            replace(slot, layout="length channel")
+            slot._replace(layout="length channel")
             for case in rows(convention("torch")[kind])
             if not isinstance(case.slots, Absent)
             for slot in case.slots

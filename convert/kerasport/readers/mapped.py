@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import mmap
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +145,8 @@ def unpacked(pieces: Iterable[bytes], *, size: int, where: str) -> Region:
     """
     if not size:
         raise MalformedError(f"{where}: is empty")
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         written = 0
         for piece in pieces:
@@ -164,6 +165,8 @@ def buffer(size: int) -> Array:
     """Room for `size` bytes, in a temporary file without a name where they are many."""
     if size <= SPILL:
         return np.empty(size, np.uint8)
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         file.truncate(size)
         return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8)

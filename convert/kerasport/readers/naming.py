@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kerasport.architecture import Graph, Leaf, Node, both, snake_case
 from kerasport.errors import MalformedError, UsageError
@@ -304,8 +304,7 @@ def _hidden_repeats(container: Group, graph: Graph, place: _Place) -> set[str]:
     return hidden
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where in the whole architecture one model is, and where each layer is for the first time."""
 
     path: str
@@ -433,8 +432,7 @@ def _is_one(names: set[str], parts: Mapping[str, Group]) -> bool:
 # ---- named: Keras 1 and 2, tf.keras, and what Keras 3 calls legacy ------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Weight:
+class _Weight(NamedTuple):
     """One weight of an older file: the words of its name, and its tensor."""
 
     words: tuple[str, ...]
@@ -522,7 +520,7 @@ def _called(weight: _Weight, old: str, new: str) -> _Weight:
     words, own = weight.words, tuple(old.split("/"))
     if old == new or words[: len(own)] != own:
         return weight
-    return replace(weight, words=(*new.split("/"), *words[len(own) :]))
+    return weight._replace(words=(*new.split("/"), *words[len(own) :]))
 
 
 def _words(name: str) -> tuple[str, ...]:

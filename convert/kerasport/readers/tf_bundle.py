@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,7 @@ _MAX_SLICES: Final = 8192
 _BIG_ENDIAN: Final = 1
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor of a checkpoint.
 
     Attributes:

@@ -91,39 +91,35 @@ def _halved(words: Words) -> int:
     for power in reversed(range(level)):
         half = 1 << power
         front, rest = rest[:half], rest[half:]
-        for table, shift in zip(_tables(power), (0, 8, 16, 24), strict=True):
-            rest = rest ^ table[(front >> np.uint32(shift)) & np.uint32(0xFF)]
+        rest = rest ^ _moved(front, power)
     return int(rest[0])
+
+
+def _moved(words: Words, power: int) -> Words:
+    """What words become when they move `2 ** power` words towards the front."""
+    one, two, three, four = _tables(power)
+    octets = np.ascontiguousarray(words, "<u4").view(np.uint8)
+    moved: Words = one[octets[::4]] ^ two[octets[1::4]] ^ three[octets[2::4]] ^ four[octets[3::4]]
+    return moved
 
 
 @cache
 def _tables(power: int) -> Words:
-    """What each byte of a word becomes when the word moves `2 ** power` words towards the front."""
-    basis = _basis(power)
+    """What each byte of a word becomes, by its place, when the word moves as far."""
+    basis = _basis(power).reshape(4, 8, 1)
     tables = np.zeros((4, 256), np.uint32)
-    for byte in range(4):
-        for bit in range(8):
-            tables[byte, 1 << bit : 2 << bit] = tables[byte, : 1 << bit] ^ np.uint32(
-                basis[8 * byte + bit]
-            )
+    for bit in range(8):
+        tables[:, 1 << bit : 2 << bit] = tables[:, : 1 << bit] ^ basis[:, bit]
     return tables
 
 
 @cache
-def _basis(power: int) -> tuple[int, ...]:
+def _basis(power: int) -> Words:
+    """What each bit of a word becomes: by going half the way twice."""
     if power == 0:
         zeros = bytes(4)
-        return tuple(_bytewise(1 << bit, zeros) for bit in range(32))
-    half = _basis(power - 1)
-
-    def moved(word: int) -> int:
-        found = 0
-        for bit in range(32):
-            if word >> bit & 1:
-                found ^= half[bit]
-        return found
-
-    return tuple(moved(word) for word in half)
+        return np.array([_bytewise(1 << bit, zeros) for bit in range(32)], np.uint32)
+    return _moved(_basis(power - 1), power - 1)
 
 
 @cache

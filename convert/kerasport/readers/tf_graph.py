@@ -28,6 +28,7 @@ __all__ = [
     "Use",
     "classified",
     "constants",
+    "functions_of",
     "graph_of",
     "meaning",
     "variables",
@@ -101,8 +102,7 @@ _MAX_CALLS: Final = 64
 _MAX_CHAIN: Final = 1000
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Op:
+class Op(NamedTuple):
     """One operation of a graph.
 
     Attributes:
@@ -286,16 +286,30 @@ def graph_of(data: Buffer, *, where: str) -> Graph:
     Raises:
         MalformedError: it is none.
     """
-    found = decode(data, GRAPH, where=where)
+    nodes = decode(data, {1: GRAPH[1]}, where=where)["nodes"]
+    return Graph(_ops(nodes), functions_of(data, where=where))
+
+
+def functions_of(data: Buffer, *, where: str) -> Mapping[str, Callable[[], Graph]]:
+    """The functions of a graph by name; the operations of each are read when it is asked for.
+
+    Args:
+        data: the graph's message.
+        where: what is being read, for errors.
+
+    Raises:
+        MalformedError: it is none.
+    """
     functions: dict[str, Callable[[], Graph]] = {}
-    if found["library"] is not None:
-        for message in decode(found["library"], FUNCTION_LIBRARY, where=where)["functions"]:
+    library = decode(data, {2: GRAPH[2]}, where=where)["library"]
+    if library is not None:
+        for message in decode(library, FUNCTION_LIBRARY, where=where)["functions"]:
             signature = message["signature"] or {}
             arguments = tuple(a["name"] or "" for a in signature.get("arguments", ()))
             functions[signature.get("name") or ""] = _lazily(
                 message["nodes"], functions, arguments, where
             )
-    return Graph(_ops(found["nodes"]), functions)
+    return functions
 
 
 def _lazily(

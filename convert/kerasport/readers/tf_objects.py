@@ -69,8 +69,7 @@ _PARTS: Final = (
 _MAX_DEPTH: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Object:
+class Object(NamedTuple):
     """One object of the graph.
 
     Attributes:
@@ -85,8 +84,7 @@ class Object:
     slots: tuple[tuple[int, str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
+class Described(NamedTuple):
     """What a SavedModel says of one object.
 
     Attributes:

@@ -78,7 +78,7 @@ def varint(data: Buffer, at: int, end: int, *, where: str) -> tuple[int, int]:
 
 
 def decode(data: Buffer, fields: Mapping[int, Field], *, where: str, depth: int = 0) -> Message:
-    r"""The fields of a message by name; None or an empty list where a field is not there.
+    r"""The fields of a message by name; None or an empty tuple where a field is not there.
 
     >>> decode(b"\x08\x05", {1: Field("count", "int")}, where="example")
     {'count': 5}
@@ -101,58 +101,60 @@ def decode(data: Buffer, fields: Mapping[int, Field], *, where: str, depth: int 
     while at < end:
         # Most numbers are of one byte, and this loop is where the time goes.
         tag, at = (data[at], at + 1) if data[at] < 0x80 else varint(data, at, end, where=where)
-        wire, number = tag & 7, tag >> 3
+        wire, field = tag & 7, fields.get(tag >> 3)
         value: Any
+        if tag < 8:
+            raise MalformedError(f"{where}: a field with the number 0")
         if wire == VARINT:
             value, at = varint(data, at, end, where=where)
         else:
             if wire == BYTES:
-                size, at = varint(data, at, end, where=where)
+                if at < end and data[at] < 0x80:
+                    size, at = data[at], at + 1
+                else:
+                    size, at = varint(data, at, end, where=where)
             elif wire in _SIZES:
                 size = _SIZES[wire]
             else:
                 raise MalformedError(f"{where}: expected a field, found wire type {wire}")
-            if size > end - at:
+            start, at = at, at + size
+            if at > end:
                 raise MalformedError(
-                    f"{where}: a field of {size} bytes where {end - at} are left; it is truncated"
+                    f"{where}: a field of {size} bytes where {end - start} are left; it is "
+                    "truncated"
                 )
-            value = data[at : at + size] if number in fields else None
-            at += size
-        if not number:
-            raise MalformedError(f"{where}: a field with the number 0")
-        if number not in fields:
+            value = data[start:at] if field is not None else None
+        if field is None:
             continue
-        field = fields[number]
-        value = _read(field, wire, value, where=where, depth=depth)
-        if not field.many:
-            found[field.name] = value
+        name, kind, many = field
+        if wire == BYTES and kind == "text":
+            value = str(value, "utf-8", "surrogateescape")
+        elif kind != "bytes" or wire == VARINT:
+            value = _read(field, wire, value, where=where, depth=depth)
+        if not many:
+            found[name] = value
         elif isinstance(value, list):
-            found.setdefault(field.name, []).extend(value)
+            found.setdefault(name, []).extend(value)
+        elif name in found:
+            found[name].append(value)
         else:
-            found.setdefault(field.name, []).append(value)
-    for field in fields.values():
-        if field.name not in found:
-            found[field.name] = [] if field.many else None
+            found[name] = [value]
+    for name, _, many in fields.values():
+        if name not in found:
+            found[name] = () if many else None
     return found
 
 
 def _read(field: Field, wire: int, value: Any, *, where: str, depth: int) -> Any:
-    """The value of one occurrence of a field, or a list of packed numbers."""
+    """The value of one occurrence of a field that is no text, or a list of packed numbers."""
     kind = field.kind
     if wire == BYTES:
         if not isinstance(kind, str):
             return decode(value, kind, where=where, depth=depth + 1)
-        if kind == "text":
-            return str(value, "utf-8", "surrogateescape")
-        if kind == "bytes":
-            return value
         if kind == "int" and field.many:
             return _packed(value, where=where)
-    elif wire == VARINT:
-        if kind == "int":
-            return value - (1 << 64) if value >> 63 else value
-    elif kind == "bytes":
-        return value
+    elif wire == VARINT and kind == "int":
+        return value - (1 << 64) if value >> 63 else value
     elif kind == "fixed32" and wire == FIXED32:
         return int.from_bytes(value, "little")
     raise MalformedError(f"{where}: the field {field.name!r} has wire type {wire}, unexpected")

@@ -26,7 +26,7 @@ from kerasport.readers.documents import begins
 from kerasport.readers.mapped import Region, mapped
 from kerasport.readers.tf1_names import layers_by_name, meanings_by_graph
 from kerasport.readers.tf_bundle import Bundle, bundle
-from kerasport.readers.tf_graph import Meaning, classified, graph_of
+from kerasport.readers.tf_graph import Meaning, classified, functions_of
 from kerasport.readers.tf_messages import KERAS_METADATA, SAVED_MODEL, SAVED_OBJECT_GRAPH
 from kerasport.readers.tf_objects import (
     GRAPH_KEY,
@@ -222,10 +222,10 @@ def _by_functions(
         for _, _, key in objects[number].values:
             if key in found.entries:
                 keys.setdefault(other, key)
-    graph = graph_of(data, where=MODEL)
+    functions = functions_of(data, where=MODEL)
     told: dict[str, Meaning] = {}
     for message in saved.functions:
-        function = graph.functions.get(message["name"] or "")
+        function = functions.get(message["name"] or "")
         bound = (message["value"] or {}).get("bound") or []
         if function is None or not bound:
             continue
