@@ -210,10 +210,15 @@ def permutations(text: str) -> list[str]:
 
 def loaded(statement: str) -> set[str]:
     """The packages that a statement loads in a fresh interpreter."""
+    return {name.partition(".")[0] for name in modules(statement)} - STANDARD
+
+
+def modules(statement: str) -> set[str]:
+    """The modules that a statement loads in a fresh interpreter."""
     script = (
         "import sys; before = set(sys.modules)\n"
         f"{statement}\n"
-        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)"
     )
     run = subprocess.run(
         [sys.executable, "-c", script],
@@ -222,7 +227,7 @@ def loaded(statement: str) -> set[str]:
         check=True,
         env={**os.environ, "PYTHONPATH": str(SOURCE.parent)},
     )
-    return set(run.stdout.split()) - STANDARD
+    return set(run.stderr.split())
 
 
 def test_importing_kerasport_loads_numpy_and_nothing_else() -> None:
@@ -239,6 +244,30 @@ def test_help_does_not_even_load_numpy() -> None:
         "import kerasport.cli\ntry: kerasport.cli.main(['--version'])\nexcept SystemExit: pass"
     )
     assert not {"h5py", "numpy"} & loaded(statement)
+
+
+LISTING = """
+import kerasport.cli
+try: kerasport.cli.main(['inspect', 'fixtures/cnn.keras', *{words}])
+except SystemExit: pass
+"""
+
+
+def test_listing_a_file_loads_what_it_takes_and_nothing_else() -> None:
+    """What options ask for, what converts and what runs would take as long as the listing."""
+    found = modules(LISTING.format(words=[]))
+    assert "kerasport.readers.keras_archive" in found
+    for name in (
+        *("averages", "codegen", "dequantize", "hints", "hub", "lora", "restore", "running"),
+        *("shapes", "ties", "tiles", "transpose", "writers", "readers.tf_bundle"),
+    ):
+        assert f"kerasport.{name}" not in found
+    assert not {"importlib.metadata", "difflib", "tempfile"} & found
+
+
+def test_what_an_option_of_listing_needs_is_found() -> None:
+    """The twin."""
+    assert "kerasport.dequantize" in modules(LISTING.format(words=["--dequantize"]))
 
 
 def test_every_public_name_is_there_and_no_other() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,8 +236,7 @@ def detected(path: Path) -> Format:
     if "\0" in str(path):
         raise UsageError(f"{str(path)!r}: expected the name of a file, found a NUL in it")
     try:
-        # A checkpoint is named by what its files' names begin with: no file of that name exists.
-        folder = path.is_dir() or path.with_name(f"{path.name}.index").is_file()
+        folder = path.is_dir() or _is_beginning(path)
         if path.exists() and not folder and not path.is_file():
             raise UsageError(
                 f"{path}: expected a file, found a device or a pipe. Save it as a file"
@@ -292,6 +292,17 @@ def _module(name: str, row: Format) -> Any:
         if row in FORMATS or isinstance(error, KerasportError):
             raise
         raise UsageError(f"format {row.name} cannot be used: {error}") from error
+
+
+def _is_beginning(path: Path) -> bool:
+    """Whether the names of files begin so: a checkpoint is named by that, and is no file itself.
+
+    TensorFlow writes `NAME-?????-of-00002` for checkpoints of several files without an index.
+    """
+    if path.with_name(f"{path.name}.index").is_file():
+        return True
+    name = path.name.partition("-?????-of-")[0]
+    return not path.exists() and any(path.parent.glob(f"{escape(name)}-00000-of-*"))
 
 
 def _head(path: Path) -> bytes:

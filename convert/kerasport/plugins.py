@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 from importlib.machinery import PathFinder
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,12 +51,10 @@ def _mentioned(folder: str) -> bytes | None:
     if folder.endswith(".egg") or Path(folder).is_file():
         return None  # packages in an archive, or in another order
     texts = []
-    with (
-        suppress(OSError),
-        os.scandir(folder) as entries,
-    ):  # Python lists folders that are not there
+    # Python lists folders that are not there, and most packages have no such list.
+    with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.lower().endswith(_ABOUT):
-                with suppress(OSError):  # most packages have none
-                    texts.append(Path(entry.path, "entry_points.txt").read_bytes())
+                with suppress(OSError), FileIO(f"{entry.path}/entry_points.txt") as file:
+                    texts.append(file.readall())
     return b"\n".join(texts)

@@ -1,12 +1,10 @@
 """A checkpoint's tensors: an index of names, and files of bytes that the index points into.
 
-Format V2 is what TensorFlow has written since 2016: `PREFIX.index`, `PREFIX.data-00000-of-00001`
-and so on. The index is read whole and its checksums are checked. Tensors stay where they are, as
-views of the mapped files; the first time that the values of one are asked for, its checksum is
-checked too, which costs about half a second a gigabyte. A variable that was partitioned is put
-together from its slices when it is asked for.
-
-Format V1 is one file whose index has the values in it.
+This format, V2, is what TensorFlow has written since 2016: `PREFIX.index`, and as many data files
+as `PREFIX.data-00000-of-00001` says. The index is read whole and its checksums are checked. Tensors
+stay where they are, as views of the mapped files; the first time that the values of one are asked
+for, its checksum is checked too, which costs about half a second a gigabyte. A variable that was
+partitioned is put together from its slices when it is asked for.
 """
 
 from __future__ import annotations
@@ -20,32 +18,30 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kerasport.errors import KerasportError, MalformedError, UnsupportedError, UsageError
+from kerasport.errors import MalformedError, UnsupportedError, UsageError
 from kerasport.model import Tensor
-from kerasport.readers.mapped import Region, buffer, mapped
+from kerasport.readers.mapped import Region, mapped
 from kerasport.readers.tf_crc import crc32c, masked
 from kerasport.readers.tf_messages import (
     BUNDLE_ENTRY,
     BUNDLE_HEADER,
     DTYPES,
-    SAVED_SLICES,
     STRING,
     numpy_dtype,
     shape_of,
 )
 from kerasport.readers.tf_proto import Buffer, Message, decode, varint
-from kerasport.readers.tf_table import entries, is_table
-from kerasport.readers.tf_tensor import values_of
+from kerasport.readers.tf_slices import box_of, check_cover, joined, slice_key, words_of
+from kerasport.readers.tf_table import entries
 
-__all__ = ["Bundle", "Entry", "bundle", "is_single", "single_file"]
+__all__ = ["MAX_SHARDS", "OBJECT", "Bundle", "Entry", "bundle"]
 
 Array = npt.NDArray[Any]
 
 OBJECT: Final = np.dtype(object)
 """The dtype of what is no number: texts, and resources, which have no values."""
 
-_MAX_SHARDS: Final = 100_000
-_MAX_SLICES: Final = 8192
+MAX_SHARDS: Final = 100_000
 _BIG_ENDIAN: Final = 1
 
 
@@ -207,26 +203,24 @@ class _Reader:
         shape: tuple[int, ...],
     ) -> Entry:
         """A tensor that is put together from its slices."""
-        boxes = [_box(part, shape, where=name) for part in message["slices"]]
-        _check_cover(boxes, shape, where=name)
+        boxes = [box_of(part, shape, where=name) for part in message["slices"]]
+        check_cover(boxes, shape, where=name)
         parts: list[Entry] = []
         for part, box in zip(message["slices"], boxes, strict=True):
-            found = whole.get(_slice_key(name, part))
+            found = whole.get(slice_key(name, part))
             if found is None:
-                raise MalformedError(f"{name}: lists a slice {_words(box)} and does not hold it")
+                raise MalformedError(f"{name}: lists a slice {words_of(box)} and does not hold it")
             entry = self.entry(
-                f"{name}{_words(box)}", decode(found, BUNDLE_ENTRY, where=name), whole={}
+                f"{name}{words_of(box)}", decode(found, BUNDLE_ENTRY, where=name), whole={}
             )
             if entry.dtype != dtype or entry.shape != tuple(s.stop - s.start for s in box):
                 raise MalformedError(
-                    f"{name}: the slice {_words(box)} is {entry.kind}{list(entry.shape)}"
+                    f"{name}: the slice {words_of(box)} is {entry.kind}{list(entry.shape)}"
                 )
             parts.append(entry)
         loads = [(box, part.load) for box, part in zip(boxes, parts, strict=True)]
         crc = tuple(crc for part in parts for crc in part.crc)
-        return Entry(
-            name, dtype, DTYPES[message["dtype"]], shape, _joined(loads, dtype, shape), crc
-        )
+        return Entry(name, dtype, DTYPES[message["dtype"]], shape, joined(loads, dtype, shape), crc)
 
 
 def bundle(prefix: Path) -> Bundle:
@@ -262,84 +256,6 @@ def bundle(prefix: Path) -> Bundle:
     return Bundle(named, [index, *data])
 
 
-def is_single(path: Path) -> bool:
-    """Whether a file is a whole checkpoint of format V1.
-
-    Args:
-        path: the file.
-    """
-    try:
-        region = mapped(path)
-        first = next(entries(region, where=path.name), None) if is_table(region) else None
-    except KerasportError:
-        return False
-    # The first message is that of the tensors' shapes; in format V2 it is a header of numbers.
-    return first is not None and first[0] == b"" and bytes(first[1][:1]) == b"\x0a"
-
-
-def single_file(path: Path) -> Bundle:
-    """The tensors of a checkpoint of format V1. Reads the file once, for its checksums.
-
-    Args:
-        path: the file.
-
-    Raises:
-        UsageError: there is no such file.
-        MalformedError: it is broken or hostile.
-    """
-    region = mapped(path)
-    whole = dict(entries(region, where=path.name))
-    meta = decode(whole.get(b"", b""), SAVED_SLICES, where=path.name)["meta"]
-    if meta is None:
-        raise MalformedError(f"{path.name}: expected the shapes of the tensors, found none")
-    named: dict[str, Entry] = {}
-    for message in meta["tensors"]:
-        name = message["name"] or ""
-        number = message["dtype"]
-        dtype = numpy_dtype(number, where=name)
-        shape = shape_of(message["shape"], where=name)
-        loads = []
-        boxes = [_box(part, shape, where=name) for part in message["slices"]]
-        _check_cover(boxes, shape, where=name)
-        for part, box in zip(message["slices"], boxes, strict=True):
-            found = whole.get(_slice_key(name, part))
-            data = None if found is None else decode(found, SAVED_SLICES, where=name)["data"]
-            if data is None or data["data"] is None:
-                raise MalformedError(f"{name}: lists a slice {_words(box)} and does not hold it")
-            if dtype is not None:
-                extents = tuple(s.stop - s.start for s in box)
-                loads.append((box, values_of(data["data"], dtype=dtype, shape=extents, where=name)))
-        load = _joined(loads, dtype, shape) if dtype is not None else _unreadable(name)
-        dtype = OBJECT if dtype is None else dtype
-        named[name] = Entry(name, dtype, DTYPES[number], shape, load)
-    return Bundle(named, [region])
-
-
-def _joined(
-    loads: Sequence[tuple[tuple[slice, ...], Callable[[], Array]]],
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-) -> Callable[[], Array]:
-    """What puts a tensor together from its slices."""
-    if len(loads) == 1:
-        return loads[0][1]
-
-    def load() -> Array:
-        array = buffer(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
-        for box, part in loads:
-            array[box] = part()
-        return array
-
-    return load
-
-
-def _unreadable(name: str) -> Callable[[], Array]:
-    def load() -> Array:
-        raise UnsupportedError(f"{name}: holds no numbers")
-
-    return load
-
-
 def _shards(header: Message, *, where: str) -> int:
     """The number of data files that a header announces."""
     version = header["version"] or {}
@@ -354,7 +270,7 @@ def _shards(header: Message, *, where: str) -> int:
             "big-endian machine. Load it in TensorFlow and save it again"
         )
     shards = header["num_shards"] or 0
-    if not 0 < shards <= _MAX_SHARDS:
+    if not 0 < shards <= MAX_SHARDS:
         raise MalformedError(f"{where}: announces {shards} data files")
     return shards
 
@@ -394,67 +310,3 @@ def _texts(part: Region | None, shape: tuple[int, ...], stored: int, *, where: s
         array[number] = data[at : at + length]
         at += length
     return array.reshape(shape)
-
-
-# ---- slices of partitioned variables -------------------------------------------------------------
-
-
-def _box(message: Message, shape: tuple[int, ...], *, where: str) -> tuple[slice, ...]:
-    """The part of a tensor that a slice is."""
-    extents = message["extent"]
-    if len(extents) != len(shape):
-        raise MalformedError(f"{where}: a slice with {len(extents)} axes, expected {len(shape)}")
-    box = []
-    for extent, size in zip(extents, shape, strict=True):
-        start, length = extent["start"] or 0, extent["length"]
-        stop = size if length is None else start + length
-        if not 0 <= start <= stop <= size:
-            raise MalformedError(f"{where}: a slice from {start} to {stop} of {size}")
-        box.append(slice(start, stop))
-    return tuple(box)
-
-
-def _check_cover(boxes: Sequence[tuple[slice, ...]], shape: tuple[int, ...], *, where: str) -> None:
-    """Slices must hold every element once."""
-    if len(boxes) > _MAX_SLICES:
-        raise MalformedError(f"{where}: is cut into more than {_MAX_SLICES} slices")
-    sizes = [math.prod(s.stop - s.start for s in box) for box in boxes]
-    held = [box for box, size in zip(boxes, sizes, strict=True) if size]
-    starts = np.array([[s.start for s in box] for box in held], np.int64).reshape(len(held), -1)
-    stops = np.array([[s.stop for s in box] for box in held], np.int64).reshape(len(held), -1)
-    twice = any(
-        bool(np.all((starts[i] < stops[:i]) & (starts[:i] < stops[i]), axis=1).any())
-        for i in range(len(held))
-    )
-    if sum(sizes) != math.prod(shape) or twice:
-        raise MalformedError(f"{where}: its slices do not make up {list(shape)}")
-
-
-def _words(box: tuple[slice, ...]) -> str:
-    return f"[{','.join(f'{s.start}:{s.stop}' for s in box)}]"
-
-
-def _slice_key(name: str, part: Message) -> bytes:
-    """The key under which the index keeps one slice, in an encoding that sorts as numbers do."""
-    text = name.encode().replace(b"\0", b"\0\xff")  # 0xFF, the other one to escape, is no UTF-8
-    rank = len(part["extent"])
-    key = bytearray(b"\0" + text + b"\0\x01" + _ordered(rank))
-    for extent in part["extent"]:
-        key += _ordered_signed(extent["start"] or 0)
-        key += _ordered_signed(-1 if extent["length"] is None else extent["length"])
-    return bytes(key)
-
-
-def _ordered(number: int) -> bytes:
-    size = (number.bit_length() + 7) // 8
-    return bytes([size]) + number.to_bytes(size, "big")
-
-
-def _ordered_signed(number: int) -> bytes:
-    """A number whose first bits say how many bytes it has, the sign being one of them."""
-    size = (number if number >= 0 else ~number).bit_length() // 7 + 1
-    head = (0xFFFF << (16 - size) & 0xFFFF).to_bytes(2, "big")
-    body = bytearray(number.to_bytes(10, "big", signed=True)[10 - size :])
-    for place, bits in enumerate(head[:size]):
-        body[place] ^= bits
-    return bytes(body)

@@ -21,7 +21,8 @@ from kerasport.model import Snapshot, Source
 from kerasport.readers.documents import begins
 from kerasport.readers.mapped import mapped
 from kerasport.readers.tf1_names import layers_by_name, meanings_by_graph
-from kerasport.readers.tf_bundle import bundle, is_single, single_file
+from kerasport.readers.tf_bundle import bundle
+from kerasport.readers.tf_bundle_v1 import bundle_v1, files_v1, name_v1
 from kerasport.readers.tf_graph import classified
 from kerasport.readers.tf_messages import META_GRAPH
 from kerasport.readers.tf_objects import GRAPH_KEY, layers, object_graph
@@ -62,7 +63,7 @@ def prefix_of(path: Path) -> Path | None:
         return _in_folder(path)
     if path.name == STATE and path.is_file() and _latest(path) is not None:
         return _in_folder(path.parent)
-    if is_single(path):
+    if files_v1(path):
         return path
     shard = _SHARD.match(path.name)
     name = shard[1] if shard else path.name.removesuffix(".index")
@@ -85,7 +86,7 @@ def _is_index(path: Path) -> bool:
 
 def _in_folder(folder: Path) -> Path | None:
     prefix = _latest(folder / STATE)
-    if prefix is not None and (_index(prefix).is_file() or is_single(prefix)):
+    if prefix is not None and (_index(prefix).is_file() or files_v1(prefix)):
         return prefix
     found = sorted(p for p in folder.glob("*.index") if _is_index(p))
     if len(found) > 1:
@@ -108,7 +109,7 @@ def _latest(state: Path) -> Path | None:
     below = PurePosixPath(text)
     if not below.is_absolute() and ".." not in below.parts:
         prefix = state.parent / below
-        if _index(prefix).is_file() or is_single(prefix):
+        if _index(prefix).is_file() or files_v1(prefix):
             return prefix
     return state.parent / below.name if below.name else None
 
@@ -138,7 +139,9 @@ def read(
             prefix = index.with_name(index.name.removesuffix(".index"))
         else:
             raise UsageError(f"{path}: expected a checkpoint, found no index of one there")
-    found = single_file(prefix) if is_single(prefix) else bundle(prefix)
+    files = files_v1(prefix)
+    found = bundle_v1(files) if files else bundle(prefix)
+    prefix = prefix.with_name(name_v1(files[0])) if files else prefix
     name = _name(prefix)
     graph = parse(architecture) if architecture is not None else None
     given = architecture is not None

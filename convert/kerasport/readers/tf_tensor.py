@@ -42,7 +42,12 @@ _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def values_of(
-    message: Message, *, dtype: np.dtype[Any], shape: tuple[int, ...], where: str
+    message: Message,
+    *,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    where: str,
+    all_written: bool = False,
 ) -> Callable[[], Array]:
     """What gives the values of a tensor in a message, once they have been found to fit.
 
@@ -51,6 +56,7 @@ def values_of(
         dtype: its dtype.
         shape: its extents.
         where: what is being read, for errors.
+        all_written: whether every value must stand there, as it does in a checkpoint.
 
     Raises:
         MalformedError: there are more or fewer values than the shape has room for.
@@ -66,7 +72,7 @@ def values_of(
     listed = _listed(message, dtype, where=where)
     if len(listed) > size:
         raise MalformedError(f"{where}: {len(listed)} values for {dtype}{list(shape)}")
-    if len(listed) < size and size * dtype.itemsize > MAX_REPEATED:
+    if len(listed) < size and (all_written or size * dtype.itemsize > MAX_REPEATED):
         raise MalformedError(
             f"{where}: announces {dtype}{list(shape)} and holds {len(listed)} values of it"
         )
