@@ -326,9 +326,10 @@ def spectrogram(layer: Any, shape: Shape) -> Model:
 
 
 def there_and_back(layer: Any, shape: Shape) -> Model:
-    return Model(
-        [node("Gather", ["data", "x"], "embedded"), node("MatMul", ["embedded", "reverse.B"], "y")]
-    )
+    nodes = [node("Gather", ["data", "x"], "embedded")]
+    if layer.tie_weights:
+        nodes.append(node("Transpose", ["data"], "reverse.B"))
+    return Model([*nodes, node("MatMul", ["embedded", "reverse.B"], "y")])
 
 
 def conv_lstm(layer: Any, shape: Shape) -> Model:
@@ -595,7 +596,7 @@ OPERATORS: Mapping[str, Callable[..., Model]] = {
     "BatchNormalizationAxes": batch_axes,
     "BatchNormalizationRenorm": batch_axes,
     "STFTSpectrogram": spectrogram,
-    "ReversibleEmbedding": there_and_back,
+    **dict.fromkeys(("TiedEmbedding", "ReversibleEmbedding"), there_and_back),
     **{f"ConvLSTM{n}D": conv_lstm for n in (1, 2, 3)},
     **{f"LocallyConnected{n}D": locally_connected for n in (1, 2)},
     "RandomFourierFeatures": random_features,

@@ -743,14 +743,14 @@ def _signals() -> Iterator[Trial]:
 
 
 def _reversible() -> Iterator[Trial]:
-    for n, width, tied in ((11, 5, False), (5, 5, False), (11, 5, True)):
+    for n, width, tied in ((11, 5, False), (5, 5, False), (11, 5, True), (5, 5, True)):
         yield Trial(
-            "Embedding" if tied else "ReversibleEmbedding",
+            "TiedEmbedding" if tied else "ReversibleEmbedding",
             label("Reversible", n, width, tied=tied),
             partial(L.ReversibleEmbedding, n, width, tie_weights=tied),
             ((2, 3),),
             low=n,
-            call=None if tied else _there_and_back,
+            call=_there_and_back,
         )
 
 

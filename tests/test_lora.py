@@ -96,6 +96,7 @@ FLOATS: tuple[tuple[str, Callable[[], keras.Layer], tuple[int, ...]], ...] = (
     ),
     ("EinsumDense-batched", partial(L.EinsumDense, "abc,bcd->abd", (3, 5)), (2, 3, 7)),
     ("Embedding", partial(L.Embedding, 11, 5), (3,)),
+    ("TiedEmbedding", partial(L.ReversibleEmbedding, 11, 5), (3,)),
     ("ReversibleEmbedding", partial(L.ReversibleEmbedding, 11, 5, tie_weights=False), (3,)),
 )
 

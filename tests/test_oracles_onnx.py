@@ -409,6 +409,7 @@ SLIPS: list[tuple[str, str, dict[str, str]]] = [
         "ReversibleEmbedding",
         {"reverse.B": "token embed"},
     ),
+    ("TiedEmbedding-Reversible,5,5,tied", "TiedEmbedding", {"data": "embed token"}),
     *[
         (
             f"ConvLSTM{n}D-square,bias",

@@ -439,6 +439,11 @@ SLIPS: list[tuple[str, str, dict[str, str]]] = [
         "ReversibleEmbedding",
         {"reverse.weight": "embed token"},
     ),
+    (
+        "TiedEmbedding-Reversible,5,5,tied",
+        "TiedEmbedding",
+        {"reverse.weight": "embed token"},
+    ),
     *[
         (
             f"ConvLSTM{n}D-square,bias",

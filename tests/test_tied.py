@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import safetensors.torch as st
 import torch
 from keras import layers as L
 from safetensors.numpy import load_file
@@ -19,7 +20,7 @@ import kerasport
 from kerasport import ties
 from kerasport.api import select, tie
 from kerasport.cli import main
-from kerasport.errors import VerificationError
+from kerasport.errors import UnsupportedError, VerificationError
 from kerasport.model import Layer, Omission, Snapshot, Source, Tensor
 from kerasport.testing import randomize
 from own_layers import TiedDense
@@ -403,3 +404,106 @@ def test_a_file_that_was_moved_keeps_its_aliases(tied: keras.Model, tmp_path: Pa
     kerasport.convert(snapshot, tmp_path / "x.safetensors", to="torch")
     shutil.move(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
     assert kerasport.verify(tmp_path / "y.safetensors", against=snapshot).aliases
+
+
+# ------------------------------------------------------------------------------- the way back
+
+
+class TiedHead(torch.nn.Module):
+    """A language model as it is written in PyTorch: one parameter under two names."""
+
+    def __init__(self, *, tied: bool = True) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(11, 7)
+        self.body = torch.nn.Linear(7, 7)
+        self.lm_head = torch.nn.Linear(7, 11, bias=False)
+        if tied:
+            self.lm_head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.lm_head(self.body(self.embed(x)))
+        return y
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    inputs = keras.Input((5,), dtype="int32")
+    tokens = L.ReversibleEmbedding(11, 7, name="tokens")
+    logits = tokens(L.Dense(7, name="body")(tokens(inputs)), reverse=True)
+    model = keras.Model(inputs, logits)
+    randomize(model)
+    path = tmp_path_factory.mktemp("language") / "lm.keras"
+    model.save(path)
+    return path
+
+
+def answers(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens, and the logits that Keras gives for them."""
+    x = np.random.default_rng(5).integers(0, 11, (2, 5))
+    return torch.from_numpy(x), torch.from_numpy(np.array(keras.models.load_model(path)(x)))
+
+
+def test_an_embedding_that_is_called_backwards_has_a_second_name(
+    language_model: Path, tmp_path: Path
+) -> None:
+    """The same names as where the way back has a matrix of its own."""
+    report = kerasport.convert(language_model, tmp_path / "x.safetensors", to="torch")
+    assert report.aliases == {"tokens.reverse.weight": "tokens.embedding.weight"}
+    assert "tokens.reverse.weight" not in load_file(tmp_path / "x.safetensors")
+    kerasport.convert(language_model, tmp_path / "x.pt", to="torch")
+    state = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert state["tokens.reverse.weight"].data_ptr() == state["tokens.embedding.weight"].data_ptr()
+    kerasport.convert(language_model, tmp_path / "y.safetensors", to="torch", tied="both")
+    assert "tokens.reverse.weight" in load_file(tmp_path / "y.safetensors")
+    for name in ("x.safetensors", "x.pt", "y.safetensors"):
+        kerasport.verify(tmp_path / name, against=language_model)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_tied_head_is_found_and_loads_strictly(
+    suffix: str, language_model: Path, tmp_path: Path
+) -> None:
+    module = TiedHead()
+    torch.save(module.state_dict(), tmp_path / "into.pt")
+    found = kerasport.match(language_model, tmp_path / "into.pt")
+    target = tmp_path / f"out{suffix}"
+    report = kerasport.convert(language_model, target, to="torch", names=found)
+    assert report.aliases == {"lm_head.weight": "embed.weight"}
+    kerasport.verify(target, against=language_model)
+    state = torch.load(target) if suffix == ".pt" else st.load_file(target)
+    module.load_state_dict(state, strict=True)
+    x, wanted = answers(language_model)
+    torch.testing.assert_close(module(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tied_head_that_its_file_lists_once_is_found_too(
+    language_model: Path, tmp_path: Path
+) -> None:
+    state = TiedHead().state_dict()
+    del state["lm_head.weight"]
+    torch.save(state, tmp_path / "into.pt")
+    found = kerasport.match(language_model, tmp_path / "into.pt")
+    target = tmp_path / "out.pt"
+    kerasport.convert(language_model, target, to="torch", names=found)
+    assert set(torch.load(target)) == set(state)
+    kerasport.verify(target, against=language_model)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_head_comes_back_unless_its_names_have_parted(
+    tied: bool, language_model: Path, tmp_path: Path
+) -> None:
+    """Trained on as two parameters, they are no weight of the Keras model."""
+    torch.save(TiedHead().state_dict(), tmp_path / "into.pt")
+    found = kerasport.match(language_model, tmp_path / "into.pt")
+    module = TiedHead(tied=tied)
+    torch.save(module.state_dict(), tmp_path / "tuned.pt")
+    words: Any = {"like": language_model, "names": found, "to": "keras"}
+    if not tied:
+        message = "lm_head.weight: is one variable with embed.weight in the model, and differs"
+        with pytest.raises(UnsupportedError, match=message):
+            kerasport.convert(tmp_path / "tuned.pt", tmp_path / "tuned.keras", **words)
+        return
+    kerasport.convert(tmp_path / "tuned.pt", tmp_path / "tuned.keras", **words)
+    x, found_ = answers(tmp_path / "tuned.keras")
+    torch.testing.assert_close(module(x).detach(), found_, rtol=1e-5, atol=1e-5)

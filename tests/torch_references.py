@@ -289,9 +289,10 @@ def spectrogram(layer: Any, shape: Shape) -> Reference:
 
 def there_and_back(layer: Any, shape: Shape) -> Reference:
     n, width = layer.input_dim, layer.output_dim
-    module = nn.ModuleDict(
-        {"embedding": nn.Embedding(n, width), "reverse": nn.Linear(width, n, bias=False)}
-    )
+    table, back = nn.Embedding(n, width), nn.Linear(width, n, bias=False)
+    if layer.tie_weights:
+        back.weight = table.weight
+    module = nn.ModuleDict({"embedding": table, "reverse": back})
     return module, lambda x: module["reverse"](module["embedding"](x))
 
 
@@ -508,7 +509,7 @@ REFERENCES: Mapping[str, Callable[..., Reference]] = {
     "BatchNormalizationAxes": batch_axes,
     "BatchNormalizationRenorm": batch_axes,
     "STFTSpectrogram": spectrogram,
-    "ReversibleEmbedding": there_and_back,
+    **dict.fromkeys(("TiedEmbedding", "ReversibleEmbedding"), there_and_back),
     **{f"ConvLSTM{n}D": conv_lstm for n in (1, 2, 3)},
     **{f"LocallyConnected{n}D": locally_connected for n in (1, 2)},
     "RandomFourierFeatures": random_features,

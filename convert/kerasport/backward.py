@@ -158,6 +158,9 @@ def backward(
     used: set[str] = set()
     known = _known(plan)
     for move in plan.moves:
+        if move.name in plan.aliases:  # compared with the first name's, which has arrived for both
+            used.update({move.name} & state.keys())
+            continue
         found, said = _arrived(move, state, known.get(move.name, ()))
         problems.extend(said)
         if found is None:

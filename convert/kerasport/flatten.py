@@ -314,7 +314,7 @@ def _axis(layer: Layer, kind: str, rank: int) -> str | None:
         places = list(axes) if isinstance(axes, list | tuple) else [axes]
         last = next((n for n, place in enumerate(places) if place in (-1, rank - 1)), None)
         return "" if last is None else layer.words.get("normalized", "channel").split()[last]
-    if kind == "Embedding":
+    if kind in ("Embedding", "TiedEmbedding"):
         return ""
     if kind == "EinsumDense":
         inputs = layer.words.get("inputs", "").split()

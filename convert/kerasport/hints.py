@@ -587,7 +587,7 @@ def _inputs(case: _Case, how: str) -> JSON:
         return None
     if case.o.given.get("dtype") == UNKNOWN:
         return "unknown"
-    usual = how == "Int8" or "Reversible" in case.kind
+    usual = how == "Int8" or case.kind in ("TiedEmbedding", "ReversibleEmbedding")
     given = case.o("quantization_config", {}).get("config", {})
     rounds = given.get("activation_quantizer", usual)
     return "i8, by the largest of each row" if rounds else None
@@ -855,7 +855,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Discretization": (),
     "STFTSpectrogram": ("frames",),
     "RandomFourierFeatures": (),
-    "ReversibleEmbedding": ("mask_zero", "soft_cap"),
+    **dict.fromkeys(("TiedEmbedding", "ReversibleEmbedding"), ("mask_zero", "soft_cap")),
     **dict.fromkeys(("MultiHeadAttention", "GatedMultiHeadAttention"), HEADS),
     **dict.fromkeys(
         ("GroupedQueryAttention", "GatedGroupedQueryAttention"),

@@ -376,7 +376,7 @@ def _spectrogram(config: Config) -> tuple[Facet, ...]:
 
 def _reversible_embedding(config: Config) -> tuple[Facet, ...]:
     tied = config.get("tie_weights", True)
-    return _embedding(config, "Embedding" if tied else "ReversibleEmbedding")
+    return _embedding(config, "TiedEmbedding" if tied else "ReversibleEmbedding")
 
 
 def _embedding(config: Config, kind: str = "Embedding") -> tuple[Facet, ...]:
@@ -586,7 +586,7 @@ CLASSES: Mapping[str, str | Callable[[Config], tuple[Facet, ...]]] = {
 # configuration alone.
 CONFIGURED = frozenset(
     {
-        "BatchNormalizationAxes",
+        *("BatchNormalizationAxes", "TiedEmbedding"),
         *(f"LocallyConnected{n}D{way}" for n in (1, 2) for way in ("", "Full", "Sparse")),
     }
 )

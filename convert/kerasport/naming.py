@@ -17,7 +17,7 @@ import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from os import PathLike, fspath
@@ -30,7 +30,7 @@ from kerasport.layout import Layout
 from kerasport.matching import Found, Pair
 from kerasport.matching.vocabulary import numbered
 from kerasport.model import ZERO, Note, Omission, Snapshot, StateDict, Tensor
-from kerasport.transpose import Move, Plan, move_notes
+from kerasport.transpose import Move, Plan, move_notes, tied_moves
 from kerasport.units import Unit, joined, units
 
 __all__ = ["Entry", "Naming", "loaded", "named", "renamed"]
@@ -387,15 +387,14 @@ def renamed(
     orders = flattened(snapshot).orders if flatten == "reorder" else {}
     placed: dict[str, int] = defaultdict(int)
     notes: list[Note] = []
-    aliases = _aliases(moves.values())
+    counted: set[tuple[object, ...]] = set()
     for move in moves.values():
         copies, missing = move.copies()
-        if move.name in aliases:
-            message = f"is one variable with {aliases[move.name]}: written under both names"
-            notes.append(Note("tied", move.name, message))
-            continue
-        for copy in copies:
+        # A variable of two names is in one place all the same.
+        content = (tuple(source.name for source in move.sources), move.at, tuple(copies))
+        for copy in copies if content not in counted else ():
             placed[move.sources[copy.source].name] += copy.elements
+        counted.add(content)
         notes.extend(move_notes(move, missing, orders.get(move.layer, {})))
     lost = [
         f"{tensor.name}: would be lost: the names give it no place"
@@ -410,6 +409,9 @@ def renamed(
         if note.subject not in before
         or note.kind not in ("kept", "renamed", "synthesised", "joined")
     ]
+    # The target lists each of its names, so each is written.
+    _, aliases, said = tied_moves(list(moves.values()), merge=False)
+    notes = [*(note for note in notes if note.kind != "tied"), *said]
     notes = [note for note in notes if note.subject in moves or note.kind != "reordered"]
     if own is None:
         message = "is no weight and is not written: it stays the target's own"
@@ -428,20 +430,6 @@ def renamed(
         omitted=(*steps.omitted, *(Omission(t, ZERO) for t in left_out.values())),
         aliases=aliases,
     )
-
-
-def _aliases(moves: Iterable[Move]) -> dict[str, str]:
-    """Tensors that are made as one before them is: a variable that the target has twice."""
-    firsts: dict[object, str] = {}
-    found: dict[str, str] = {}
-    for move in moves:
-        copies, missing = move.copies()
-        origins = tuple(source.name for source in move.sources)
-        content = (origins, move.shape, move.fill, tuple(missing), tuple(copies))
-        first = firsts.setdefault(content, move.name) if origins else move.name
-        if first != move.name:
-            found[move.name] = first
-    return found
 
 
 def _left_out(

@@ -45,7 +45,7 @@ from kerasport.templates import advice_for
 from kerasport.ties import second_places
 from kerasport.version import VERSION
 
-__all__ = ["Move", "Plan", "move_notes", "moved", "plan"]
+__all__ = ["Move", "Plan", "move_notes", "moved", "plan", "tied_moves"]
 
 Array = npt.NDArray[Any]
 # What values may be cast to: a cast to whole numbers would leave nothing of most weights.
@@ -350,8 +350,9 @@ def _tied_entry(move: Move, number: int) -> dict[str, Any]:
             "role": twin.sources[number].role or twin.role,
         }
         for twin in move.tied
+        if twin.sources[number].name != move.sources[number].name
     ]
-    return {"tied": names}
+    return {"tied": names} if names else {}
 
 
 # --------------------------------------------------------------------------------------- planning
@@ -456,7 +457,7 @@ def plan(
     notes.extend(snapshot.notes)
     notes.extend(_inference_notes(snapshot))
     notes.extend(_backend_notes(snapshot))
-    moves, aliases, said = _tied(moves, merge=tied == "once" and not module)
+    moves, aliases, said = tied_moves(moves, merge=tied == "once" and not module)
     notes.extend(said)
     for move in list(moves) if again else ():
         for second in (second for second, first in again.items() if first == move.layer):
@@ -513,10 +514,13 @@ def _again(snapshot: Snapshot) -> dict[str, str]:
     }
 
 
-def _tied(moves: Sequence[Move], *, merge: bool) -> tuple[list[Move], dict[str, str], list[Note]]:
+def tied_moves(
+    moves: Sequence[Move], *, merge: bool
+) -> tuple[list[Move], dict[str, str], list[Note]]:
     """The moves of variables that have several names: one move, where they make one tensor.
 
-    Where the target lays a variable out in two ways, under two kinds of layer, it holds both.
+    Where the target lays a variable out in two ways, under two kinds of layer, it holds both. A
+    table may give one variable two names too: those of an embedding and of its way back.
     """
     # Where a first name was left out, the second one is the first.
     first_names = Counter(_place(source) for move in moves for source in move.sources)
@@ -530,9 +534,9 @@ def _tied(moves: Sequence[Move], *, merge: bool) -> tuple[list[Move], dict[str, 
     twins: dict[str, list[Move]] = {}
     aliases: dict[str, str] = {}
     notes: list[Note] = []
-    for move in moves if shared else ():
+    for move in moves:
         places = tuple(map(_place, move.sources))
-        if shared.isdisjoint(places):
+        if not any(first_names[place] > 1 for place in places):
             continue
         copies, missing = move.copies()
         content = (move.dtype, move.shape, move.fill, bool(missing), places, tuple(copies))
@@ -597,6 +601,7 @@ def moved(
     moves: list[Move] = []
     notes: list[Note] = []
     placed = dict.fromkeys((t.name for tensors in held.values() for t in tensors), 0)
+    counted: set[tuple[str, str, frozenset[str]]] = set()
     for slot in case.slots:
         needs = (slot.of,) if slot.needs is None else slot.needs
         if needs and not any(weight in held for weight in needs):
@@ -610,8 +615,10 @@ def moved(
             raise UnsupportedError(f"{slot.name}: the source has no {', '.join(missing)}")
         used = sorted({copy.source for copy in copies})
         sources = tuple(tensors[number] for number in used)
-        for copy in copies:
+        content = (slot.of, str(layout), at)  # under a second name, it is the same
+        for copy in copies if content not in counted else ():
             placed[tensors[copy.source].name] += copy.elements
+        counted.add(content)
         move = Move(
             f"{module}.{slot.name}" if module else slot.name,
             _dtype(slot, sources, layer),

@@ -146,6 +146,7 @@ def _readings(layer: Layer, snapshot: Snapshot, order: Mapping[str, Order]) -> I
         plain = moved(layer, row, described=described)[0] if order else ()
         whole = _cut(layer, moves, after, {move.name: move.layout for move in plain})
         yield whole
+        yield from _once(whole)
         yield from _joins(whole)
         yield from _splits(layer, whole)
     if reason:
@@ -174,6 +175,19 @@ def _cut(
         )
         for part, own in parts.items()
     )
+
+
+def _once(whole: Reading) -> Iterator[Reading]:
+    """The reading without what only repeats a tensor under a second name.
+
+    The module that is to hold it may list a parameter once that it uses twice.
+    """
+    firsts = {
+        tuple((move.role, str(move.layout), move.at) for move in unit.moves.values()): unit
+        for unit in reversed(whole)
+    }
+    if len(firsts) < len(whole):
+        yield tuple(unit for unit in whole if unit in firsts.values())
 
 
 def parts_of(path: str) -> str:

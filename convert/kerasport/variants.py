@@ -40,7 +40,7 @@ QUANTIZED: Mapping[str, tuple[str, ...]] = {
     "EinsumDense": MODES,
     "EinsumDenseBatched": MODES,
     "Embedding": ("Int8", "Int4", "Int4Grouped"),
-    "ReversibleEmbedding": ("Int8", "Int4", "Int4Grouped"),
+    **dict.fromkeys(("TiedEmbedding", "ReversibleEmbedding"), ("Int8", "Int4", "Int4Grouped")),
 }
 # What has factors, quantized or not, and the schemes that have none.
 FACTORED = (*QUANTIZED, "Conv1D", "Conv2D", "Conv3D")

@@ -210,6 +210,7 @@ TABLE: Mapping[str, Row] = {
     "EinsumDense": (Slot("kernel", "{kernel}"), Slot("bias", "{bias}", when="bias_axes")),
     "EinsumDenseBatched": (Slot("kernel", "{kernel}"), Slot("bias", "{bias}", when="bias_axes")),
     "Embedding": (Slot("embeddings", "token embed"),),
+    "TiedEmbedding": (Slot("embeddings", "token embed"),),
     "ReversibleEmbedding": (
         Slot("embeddings", "token embed"),
         Slot("reverse_embeddings", "embed token"),

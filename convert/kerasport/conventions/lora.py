@@ -22,6 +22,7 @@ FACTORS: Mapping[str, tuple[str, str]] = {
     "EinsumDense": ("{factor_a}", "{factor_b}"),
     "EinsumDenseBatched": ("{factor_a}", "{factor_b}"),
     "Embedding": ("token rank", "rank embed"),
+    "TiedEmbedding": ("token rank", "rank embed"),
     "ReversibleEmbedding": ("token rank", "rank embed"),
     **{f"Conv{n}D": (f"{k} in rank", "rank out") for n, k in SPATIAL.items()},
 }

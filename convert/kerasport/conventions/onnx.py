@@ -208,7 +208,8 @@ TABLE: Mapping[str, Row] = {
     "EinsumDenseBatched": (Slot("Inputs.1", "{kernel}", "kernel"), Slot("B", "{bias}", "bias")),
     # Gather.
     "Embedding": (Slot("data", "token embed", "embeddings"),),
-    # Gather, and MatMul on the way back.
+    # Gather, and MatMul on the way back: of the same, transposed, or of another matrix.
+    "TiedEmbedding": (Slot("data", "token embed", "embeddings"),),
     "ReversibleEmbedding": (
         Slot("data", "token embed", "embeddings"),
         Slot("reverse.B", "embed token", "reverse_embeddings"),

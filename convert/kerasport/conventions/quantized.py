@@ -110,7 +110,11 @@ SLOTS: Mapping[str, tuple[Slot, ...]] = {
     **{f"Dense{word}": slots for word, slots in DENSE.items()},
     **{f"EinsumDense{word}": slots for word, slots in EINSUM.items()},
     **{f"EinsumDenseBatched{word}": slots for word, slots in EINSUM.items()},
-    **{f"Embedding{word}": slots for word, slots in EMBEDDING.items()},
+    **{
+        f"{kind}{word}": slots
+        for kind in ("Embedding", "TiedEmbedding")
+        for word, slots in EMBEDDING.items()
+    },
     **{f"ReversibleEmbedding{word}": (*slots, *REVERSE[word]) for word, slots in EMBEDDING.items()},
 }
 
@@ -186,7 +190,10 @@ BATCHED = Absent(
 
 TORCH: Mapping[str, Row] = {
     **_target(
-        {"ReversibleEmbedding": "embedding.weight", "": "weight"},
+        {
+            **dict.fromkeys(("ReversibleEmbedding", "TiedEmbedding"), "embedding.weight"),
+            "": "weight",
+        },
         ENDS,
         {
             **OUT_FIRST,
@@ -200,7 +207,11 @@ TORCH: Mapping[str, Row] = {
     **{kind: BATCHED for kind in SLOTS if kind.startswith("EinsumDenseBatched")},
 }
 ONNX: Mapping[str, Row] = _target(
-    {"Einsum": "Inputs.1", "Reversible": "data", "Embedding": "data", "": "B"},
+    {
+        "Einsum": "Inputs.1",
+        **dict.fromkeys(("ReversibleEmbedding", "TiedEmbedding", "Embedding"), "data"),
+        "": "B",
+    },
     {**ENDS, "whole": "_quantized"},
     OUT_FIRST,
     bias="C",

@@ -223,7 +223,11 @@ TABLE: Mapping[str, Row] = {
     ),
     "Embedding": (Slot("weight", "token embed", "embeddings"),),
     "Lookup": (Slot("idf_weights", "token"),),
-    # nn.Embedding, and nn.Linear on the way back.
+    # nn.Embedding, and nn.Linear on the way back: with one parameter, or with two.
+    "TiedEmbedding": (
+        Slot("embedding.weight", "token embed", "embeddings"),
+        Slot("reverse.weight", "token embed", "embeddings"),
+    ),
     "ReversibleEmbedding": (
         Slot("embedding.weight", "token embed", "embeddings"),
         Slot("reverse.weight", "token embed", "reverse_embeddings"),

@@ -48,6 +48,8 @@ EXTRA: Mapping[str, Row] = {
         )
         for kind in ("ParametricSoftplus2D", "SReLU2D")
     },
+    # One parameter, which the way back takes too.
+    "TiedEmbedding": convention("torch")["Embedding"],
     # As Keras has them, for torch.einsum.
     "EinsumDenseBatched": (Slot("weight", "{kernel}", "kernel"), Slot("bias", "{bias}")),
 }
