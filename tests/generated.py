@@ -114,7 +114,8 @@ def finalize(model: Any) -> None:
 
 def compared(model: Any, inputs: Sequence[Array], folder: Path) -> float:
     """How far the generated module is from the model, over all outputs."""
-    outputs = flat(model(list(inputs) if len(inputs) > 1 else inputs[0]))
+    given = list(inputs) if len(inputs) > 1 else inputs[0]
+    outputs = flat(model(given, training=False))
     wanted = [np.asarray(y) for y in outputs]
     loaded, made = built(kerasport.read(model), folder)
     found = ran(loaded, made, inputs)

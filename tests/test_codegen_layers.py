@@ -14,8 +14,13 @@ from typing import Any
 
 import keras
 import pytest
+import tf_keras
 
+import kerasport
 from generated import Trial, compared
+from kerasport.codegen.calls import MASKS
+from kerasport.codegen.module import module
+from kerasport.errors import UnsupportedError
 
 L = keras.layers
 TOLERANCE = 1e-5
@@ -289,6 +294,26 @@ def recurrent() -> Iterator[Trial]:
             lambda x, layer=layer: L.Bidirectional(layer(6, return_state=True))(x),
             (shape,),
         )
+        other = {"LSTM": L.GRU, "GRU": L.SimpleRNN, "SimpleRNN": L.LSTM}[name]
+        unlike = {
+            "units": (layer, {"units": 4}),
+            "activation": (layer, {"units": 6, "activation": "relu"}),
+            "class": (other, {"units": 6}),
+        }
+        for (what, way), sequences in product(unlike.items(), BOTH):
+            yield Trial(
+                f"Bidirectional-{name}-unlike-{what}-{sequences}",
+                lambda x, o=(layer, way, sequences): L.Bidirectional(
+                    o[0](6, return_sequences=o[2], return_state=o[0] is o[1][0]),
+                    backward_layer=o[1][0](
+                        **o[1][1],
+                        go_backwards=True,
+                        return_sequences=o[2],
+                        return_state=o[0] is o[1][0],
+                    ),
+                )(L.Masking()(L.ReLU(threshold=0.9)(x))),
+                ((7, 1),),
+            )
         count = 2 if name == "LSTM" else 1
         yield Trial(
             f"{name}-initial_state",
@@ -419,6 +444,79 @@ def attention() -> Iterator[Trial]:
         ((7,),),
         low=3,
     )
+
+    yield Trial(
+        "MHA-output-axes",
+        lambda a, b: L.Dense(5)(L.MultiHeadAttention(2, 3, output_shape=(3, 4))(a, b)),
+        shapes,
+    )
+    blind: list[tuple[str, Any]] = [
+        *((f"MHA-{heads}", L.MultiHeadAttention(heads, 3, dropout=0.3)) for heads in (2, 5)),
+        ("MHA-no-bias", L.MultiHeadAttention(2, 3, dropout=0.3, use_bias=False)),
+        ("GQA", L.GroupQueryAttention(3, 4, 2, dropout=0.3)),
+    ]
+    for (name, layer), scores in product(blind, BOTH):
+        yield Trial(
+            f"{name}-sees-nothing-{scores}",
+            lambda a, layer=layer, scores=scores: layer(
+                a, a, attention_mask=a[..., :4] > 0.8, return_attention_scores=scores
+            ),
+            ((4, 6),),
+        )
+
+
+def told() -> Iterator[Trial]:
+    """Arguments beside the inputs, by name and by position."""
+    shape = (7, 5)
+    for name, layer in {
+        "Softmax": L.Softmax(),
+        "Softmax-1": L.Softmax(axis=1),
+        "Softmax-axes": L.Softmax(axis=[1, 2]),
+    }.items():
+        yield Trial(f"{name}-mask", lambda x, o=layer: o(x, mask=x > 0), (shape,))
+        yield Trial(f"{name}-second", lambda x, o=layer: o(x, x[:, :, :1] > 0), (shape,))
+    yield of((7, 5, 3), L.Softmax, axis=[1, 3])
+    for name, layer in {
+        "GlobalAveragePooling1D": L.GlobalAveragePooling1D(),
+        "LSTM": L.LSTM(3),
+        "Bidirectional": L.Bidirectional(L.GRU(3)),
+    }.items():
+        yield Trial(f"{name}-mask", lambda x, o=layer: o(x, mask=x[..., 0] < 0.5), (shape,))
+    yield Trial(
+        "GlobalAveragePooling1D-second",
+        lambda x: L.GlobalAveragePooling1D()(x, keras.ops.cast(x[..., 0] < 0.5, "float32")),
+        (shape,),
+    )
+    yield Trial(
+        "CategoryEncoding-weights",
+        lambda x, w: L.CategoryEncoding(5, output_mode="count")(x, count_weights=w / 3),
+        ((4,), (4,)),
+        low=5,
+    )
+    yield Trial(
+        "BatchNormalization-training", lambda x: _training(L.BatchNormalization(), x), ((5,),)
+    )
+    yield Trial("Dropout-training", lambda x: _training(L.Dropout(0.5), x), ((5,),))
+
+
+def _training(layer: Any, x: Any) -> Any:
+    """Whoever runs the model says whether it trains, and has the last word."""
+    return layer(x, training=True)
+
+
+def forgotten() -> Iterator[Trial]:
+    """Layers behind which no step is skipped, and those behind which some are."""
+    for layer in (
+        *(L.EinsumDense("abc,cd->abd", (None, 4)), L.UpSampling1D(2), L.RMSNormalization()),
+        *(L.Conv1D(4, 2), L.SpectralNormalization(L.Dense(4)), L.SpatialDropout1D(0.5)),
+        *(L.UnitNormalization(), L.GroupNormalization(2), L.Reshape((7, 4)), L.MaxPooling1D(2)),
+    ):
+        yield Trial(
+            f"mask-{layer.name}",
+            lambda x, layer=layer: L.LSTM(3)(layer(L.Embedding(5, 4, mask_zero=True)(x))),
+            ((7,),),
+            low=3,
+        )
 
 
 def uncommon() -> Iterator[Trial]:
@@ -637,6 +735,12 @@ def models() -> Iterator[Trial]:
         inner = keras.Model(i, L.Embedding(5, 3, mask_zero=True)(i))
         return L.LSTM(3)(inner(x))
 
+    def beside_its_steps(a: Any, b: Any) -> Any:
+        inputs = keras.Input((7, 5, 2))
+        model = keras.Model(inputs, L.Dense(4)(L.Flatten()(L.Conv2D(3, 2)(inputs))))
+        return L.Concatenate()([model(a), L.Flatten()(L.TimeDistributed(model)(b))])
+
+    yield Trial("model-beside-its-steps", beside_its_steps, ((7, 5, 2), (3, 7, 5, 2)))
     yield Trial("shared-model", shared, ((7, 5, 3),))
     yield Trial("two-towers", two_towers, ((7, 5, 3), (7, 5, 3)))
     yield Trial("inner-outputs", inner_outputs, ((7, 5),))
@@ -657,6 +761,8 @@ def models() -> Iterator[Trial]:
 def encodings() -> Iterator[Trial]:
     yield of((5,), L.Discretization, [-0.5, 0.0, 1.0])
     for mode in ("one_hot", "multi_hot", "count"):
+        width = 1 if mode == "one_hot" else 3
+        yield of((width,), L.Discretization, [-0.5, 0.0, 1.0], output_mode=mode)
         name, make = named(L.CategoryEncoding, 5, output_mode=mode)
         yield Trial(name, make, ((1,) if mode == "one_hot" else (3,),), low=5)
 
@@ -673,6 +779,8 @@ GRID = [
     *recurrent(),
     *distributed(),
     *attention(),
+    *told(),
+    *forgotten(),
     *uncommon(),
     *flattened(),
     *models(),
@@ -685,3 +793,56 @@ GRID = [
 @pytest.mark.parametrize("trial", GRID, ids=str)
 def test_the_module_gives_what_keras_gives(trial: Trial, tmp_path: Path) -> None:
     assert compared(trial.model(), trial.inputs(), tmp_path) < TOLERANCE
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+
+def test_a_tensor_that_no_rule_asks_for_is_refused() -> None:
+    """Passed over, it would change what comes out in silence."""
+    x = keras.Input((7, 5, 3))
+    y = L.ConvLSTM1D(4, 2)(x, mask=x[:, :, 0, 0] > 0)
+    with pytest.raises(UnsupportedError, match="this ConvLSTM1D is called with mask, which the"):
+        module(kerasport.read(keras.Model(x, y)))
+
+
+@pytest.mark.parametrize("name", ["BatchNormalization", "GaussianDropout", "LSTM"])
+@pytest.mark.parametrize("inside", BOTH)
+def test_a_layer_of_tf_keras_that_always_trains_is_refused(name: str, inside: bool) -> None:
+    """There the call that was recorded counts, whoever runs the model."""
+    old = tf_keras.layers
+    made = {
+        "BatchNormalization": old.BatchNormalization(),
+        "GaussianDropout": old.GaussianDropout(0.5),
+        "LSTM": old.LSTM(3, dropout=0.5),
+    }[name]
+    x = tf_keras.Input((7, 5))
+    layer = tf_keras.Sequential([tf_keras.Input((7, 5)), made]) if inside else made
+    model = tf_keras.Model(x, layer(x, training=True))
+    with pytest.raises(UnsupportedError, match="is called with training=True, always"):
+        module(kerasport.read(model))
+    calm = tf_keras.Model(x, layer(x, training=False))
+    module(kerasport.read(calm))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+def test_what_keeps_a_mask_is_what_keras_says() -> None:
+    x = L.Embedding(5, 4, mask_zero=True)(keras.Input((7,)))
+    layers = [L.Dense(3), L.EinsumDense("abc,cd->abd", (None, 4)), L.UpSampling1D(), L.Rescaling(2)]
+    layers += [
+        L.Conv1D(3, 2),
+        L.RMSNormalization(),
+        L.LayerNormalization(),
+        L.PReLU(),
+        L.Permute((2, 1)),
+    ]
+    layers += [
+        L.UnitNormalization(),
+        L.GroupNormalization(2),
+        L.Dropout(0.5),
+        L.SpatialDropout1D(0.5),
+    ]
+    layers += [L.MaxPooling1D(), L.Flatten(), L.Normalization(mean=0.0, variance=1.0), L.Softmax()]
+    for layer in layers:
+        kept = getattr(layer(x), "_keras_mask", None) is not None
+        assert kept == (type(layer).__name__ in MASKS), layer

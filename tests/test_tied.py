@@ -409,7 +409,7 @@ def test_a_file_that_was_moved_keeps_its_aliases(tied: keras.Model, tmp_path: Pa
 # ------------------------------------------------------------------------------- the way back
 
 
-class TiedHead(torch.nn.Module):
+class TiedHead(torch.nn.Module):  # type: ignore[misc]
     """A language model as it is written in PyTorch: one parameter under two names."""
 
     def __init__(self, *, tied: bool = True) -> None:

@@ -511,7 +511,7 @@ def _reshape(o: Options, values: Values, shape: Shape) -> _Value | None:
     if value.lost or not value.features:
         return _Value(lost=value.lost)
     whole = value.shape is not None and len(value.shape) == 2
-    if whole and shape is not None and value.shape is not None and shape[-1] == value.shape[-1]:
+    if whole and shape is not None and value.shape is not None and shape[-1:] == value.shape[-1:]:
         return _Value(features=value.features)
     return None
 
@@ -541,7 +541,7 @@ def _common(values: Values) -> _Value:
 def _merged(o: Options, values: Values, shape: Shape) -> _Value | None:
     """Element by element: what is added must have one order."""
     common = _common(values)
-    wide = [value for value in values if value.shape is None or value.shape[-1] != 1]
+    wide = [v for v in values if v.shape is None or v.shape[-1:] not in ((), (1,))]
     features = {value.features for value in wide}
     if len(features) > 1:
         return None

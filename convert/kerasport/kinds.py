@@ -186,7 +186,7 @@ def _stacked(config: Config) -> tuple[Facet, ...]:
 
 
 def _bidirectional(config: Config) -> tuple[Facet, ...]:
-    """Two layers of one class are one bidirectional kind; two unlike ones stay two layers."""
+    """Two layers alike are one bidirectional kind; two unlike ones stay two layers."""
     forward = _inner(config, "layer")
     backward = _inner(config, "backward_layer") or forward
     if not forward or not backward:
@@ -196,7 +196,8 @@ def _bidirectional(config: Config) -> tuple[Facet, ...]:
         "backward": ("backward*", *_named(config, "backward_layer")),
     }
     kinds = [facet.kinds for facet in (*forward, *backward)]
-    if len(kinds) == 2 and kinds[0] == kinds[1] and {*kinds[0]} <= RECURRENT:
+    alike = len(kinds) == 2 and kinds[0] == kinds[1] and _steps(forward[0]) == _steps(backward[0])
+    if alike and {*kinds[0]} <= RECURRENT:
         both = tuple(f"Bidirectional{kind}" for kind in kinds[0])
         return (replace(forward[0], kinds=both, child="", names=names),)
     if not all(facet.child.startswith("cell") for facet in (*forward, *backward)):
@@ -206,6 +207,12 @@ def _bidirectional(config: Config) -> tuple[Facet, ...]:
         for name, found in (("forward", forward), ("backward", backward))
         for facet in _part(found, f"{name}_layer", name=f"{name}_layer", names=names[name])
     )
+
+
+def _steps(facet: Facet) -> tuple[Any, ...]:
+    """What one step of a recurrent layer computes, in which both directions have to agree."""
+    options = ("units", "use_bias", "activation", "recurrent_activation")
+    return tuple(facet.config.get(option) for option in options)
 
 
 def snake_case(name: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kerasport.codegen.text import literal
+from kerasport.codegen.values import Value
 
 __all__ = ["activated", "activation_name", "as_function", "known"]
 
@@ -45,6 +46,7 @@ ACTIVATIONS: Final[Mapping[str, str]] = {
     "leaky_relu": "F.leaky_relu({x}, 0.2)",
     "log_sigmoid": "F.logsigmoid({x})",
     "glu": "F.glu({x}, dim={dim})",
+    "sparsemax": "sparsemax({x}, {dim})",
     "squareplus": "squareplus({x})",
     "sparse_plus": "sparse_plus({x})",
     "sparse_sigmoid": "sparse_sigmoid({x})",
@@ -109,6 +111,15 @@ def activated(text: str, written: JSON, *, dim: int = -1, keras: int = 3) -> str
         return f"torch.softmax({text}, dim={dim})"
     form = BEFORE_KERAS_3.get(name, ACTIVATIONS[name]) if keras < 3 else ACTIVATIONS[name]
     return form.format(x=text, dim=dim)
+
+
+def softmax(x: Value, axis: JSON) -> str:
+    """A softmax over one of Keras's axes, or over several at once."""
+    axes = axis if isinstance(axis, list | tuple) else [axis]
+    dims = sorted(x.axis(n) for n in axes)
+    if len(dims) == 1:
+        return f"torch.softmax({x.text}, dim={dims[0]})"
+    return f"softmax_over({x.text}, {literal(tuple(dims))})"
 
 
 def relu(text: str, config: Mapping[str, JSON]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Final
 
 from kerasport.codegen.operands import Operation, axes_of, constant, straight
@@ -48,7 +49,8 @@ def reduction(name: str) -> Callable[[Operation], Value]:
         dims = sorted(x.axis(n) for n in axes)
         order = x.order if keep else ()
         if name == "prod" and len(dims) > 1:
-            raise UnsupportedError(f"{op.c.path}: a product over several axes")
+            text = "".join([x.text, *(f".prod({dim}{tail})" for dim in reversed(dims))])
+            return Value(text, shape=shape, order=order)
         where = literal(dims[0]) if len(dims) == 1 else literal(tuple(dims))
         where = f"dim={where}" if name == "norm" else where
         tail += ", correction=0" if name in ("var", "std") else ""
@@ -60,13 +62,26 @@ def reduction(name: str) -> Callable[[Operation], Value]:
 
 def arg_reduction(name: str) -> Callable[[Operation], Value]:
     def rule(op: Operation) -> Value:
-        x = op.c.body.natural(op.x)
-        axis = op.option(1, "axis", default=-1)
-        x = x.straight()
-        shape = x.shape and tuple(n for i, n in enumerate(x.shape) if i != axis % len(x.shape))
-        return Value(f"{x.text}.{name}({int(axis)})", shape=shape)
+        x = straight(op)
+        # NumPy counts through the whole array then, and TensorFlow along its first axis.
+        axis = op.option(1, "axis", "dimension", default=0 if _is_tensorflow(op) else None)
+        keep = bool(op.option(2, "keepdims", default=False)) and not _is_tensorflow(op)
+        if axis is None:
+            if keep:
+                raise UnsupportedError(f"{op.c.path}: {op.name} over all axes that are kept")
+            return Value(f"{x.text}.flatten().{name}()", shape=())
+        shape: Shape = None
+        if x.shape is not None:
+            place = axis % len(x.shape)
+            shape = (*x.shape[:place], *([1] if keep else []), *x.shape[place + 1 :])
+        return Value(f"{x.text}.{name}({int(axis)}{', keepdim=True' if keep else ''})", shape=shape)
 
     return rule
+
+
+def _is_tensorflow(op: Operation) -> bool:
+    """Whether it is a function of TensorFlow's, which differs from NumPy's of that name."""
+    return op.c.o.class_name == "TFOpLambda"
 
 
 def reshape(op: Operation) -> Value:
@@ -156,15 +171,24 @@ def split(op: Operation) -> tuple[Value, ...]:
     x = op.c.once(straight(op))
     parts = op.option(1, "indices_or_sections", "num_or_size_splits")
     axis = int(op.option(2, "axis", default=0))
-    if not isinstance(parts, int) or x.shape is None or x.shape[axis] is None:
-        raise UnsupportedError(f"{op.c.path}: splitting into parts of unlike sizes")
-    size = (x.shape[axis] or 0) // parts
-    shape = list(x.shape)
-    shape[axis] = size
-    return tuple(
-        Value(f"{x.text}.narrow({axis}, {n * size}, {size})", shape=tuple(shape))
-        for n in range(parts)
-    )
+    whole = None if x.shape is None else x.shape[axis]
+    if x.shape is None or whole is None:
+        raise UnsupportedError(f"{op.c.path}: splitting an axis of unknown size")
+    if isinstance(parts, int):
+        starts = [n * (whole // parts) for n in range(parts)]
+    elif not isinstance(parts, list) or not all(isinstance(n, int) for n in parts):
+        raise UnsupportedError(f"{op.c.path}: splitting at places that are computed")
+    elif _is_tensorflow(op):  # the sizes, of which one may be left open
+        open_ = whole - sum(n for n in parts if n >= 0)
+        starts = [0, *accumulate(n if n >= 0 else open_ for n in parts[:-1])]
+    else:  # the places
+        starts = [0, *(n % whole if n < 0 else n for n in parts)]
+    made: list[Value] = []
+    for start, stop in zip(starts, [*starts[1:], whole], strict=True):
+        shape = list(x.shape)
+        shape[axis] = stop - start
+        made.append(Value(f"{x.text}.narrow({axis}, {start}, {stop - start})", shape=tuple(shape)))
+    return tuple(made)
 
 
 def matmul(op: Operation) -> Value:
@@ -261,14 +285,21 @@ def pad(op: Operation) -> Value:
     x = straight(op)
     sides = op.option(1, "pad_width", "paddings")
     mode = str(op.option(2, "mode", default="constant")).lower()
-    if mode != "constant" or not isinstance(sides, list):
+    value = op.option(3, "constant_values", default=0)
+    if mode not in ("constant", "reflect", "symmetric") or not isinstance(sides, list):
         raise UnsupportedError(f"{op.c.path}: padding by {prose(mode)}")
+    if not isinstance(value, int | float):
+        raise UnsupportedError(f"{op.c.path}: padding with a value that is computed")
     pairs = [(n, n) if isinstance(n, int) else (int(n[0]), int(n[1])) for n in sides]
     flat = [n for pair in reversed(pairs) for n in pair]
     shape = x.shape and tuple(
         None if n is None else n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True)
     )
-    return Value(f"F.pad({x.text}, {literal(tuple(flat))})", shape=shape)
+    if mode != "constant":
+        mirror = literal(tuple(pairs))
+        return Value(f"mirrored({x.text}, {mirror}, edge={mode == 'symmetric'})", shape=shape)
+    given = "" if value == 0 else f", value={literal(float(value))}"
+    return Value(f"F.pad({x.text}, {literal(tuple(flat))}{given})", shape=shape)
 
 
 def flip(op: Operation) -> Value:
@@ -312,6 +343,8 @@ def along(form: str) -> Callable[[Operation], Value]:
             form_ = form.replace("{axis})", "{axis}, descending=True)")
         else:
             form_ = form
+        if axis is None:  # of all numbers, one after the other
+            return Value(form_.format(x=f"{x.straight().text}.flatten()", axis=0))
         if not isinstance(axis, int):
             raise UnsupportedError(f"{op.c.path}: {op.name} over no single axis")
         return replace(x, text=form_.format(x=x.text, axis=x.axis(axis)), mask="")
@@ -507,7 +540,16 @@ def dot(op: Operation) -> Value:
     b = op.operand(1, "x2", "b")
     if isinstance(b, Value) and (straight(op, b).rank or 9) > 2:
         raise UnsupportedError(f"{op.c.path}: a dot product with more than a matrix")
+    if isinstance(b, int | float):
+        return replace(op.x, text=f"{op.x.text} * {literal(b)}", mask="")
     return matmul(op)
+
+
+def diff(op: Operation) -> Value:
+    """What each place has more than the one before it."""
+    x = straight(op)
+    times, axis = int(op.option(1, "n", default=1)), int(op.option(2, "axis", default=-1))
+    return Value(f"{x.text}.diff({times}, {axis})")
 
 
 def space_to_depth(op: Operation) -> Value:
@@ -578,6 +620,7 @@ ARRAYS: Final[Mapping[str, Callable[[Operation], Result]]] = {
     "get_item": slicing,
     "pad": pad,
     "flip": flip,
+    "diff": diff,
     "repeat": repeat,
     "space_to_depth": space_to_depth,
 }

@@ -60,8 +60,6 @@ def multi_head(c: Case) -> Result:
     mask = None
     if any(masks.values()):
         made = call("attention_mask", query.text, key.text, **masks)
-        if "in_proj_weight" in c.tensors:
-            made = f"{made}.repeat_interleave({int(c.o('num_heads'))}, 0)"
         mask = c.body.temporary(made, "mask")
     heads, width = int(c.o("num_heads")), int(c.o("key_dim"))
     dropout = c.o("dropout", 0)
@@ -79,20 +77,50 @@ def multi_head(c: Case) -> Result:
             )
         )
         args = [query.text, key.text, value.text]
+        each = mask and f"{mask}.repeat_interleave({heads}, 0)"
         if scores:
-            text = call(module, *args, attn_mask=mask, average_attn_weights="False")
-            names = c.body.unpacked(text, c.body.many(2, "attended"))
-            return Value(names[0], mask=out), Value(names[1], matrix=True)
-        return Value(f"{call(module, *args, attn_mask=mask, need_weights='False')}[0]", mask=out)
+            text = call(module, *args, attn_mask=each, average_attn_weights="False")
+            return seen(c, text, f"{module}.out_proj", mask, out)
+        text = f"{call(module, *args, attn_mask=each, need_weights='False')}[0]"
+        return shaped(c, seeing(c, text, f"{module}.out_proj", mask), out)
     parts = attention_parts(c, query, value, key)
     module = c.module(
         call("MultiHeadAttention", str(heads), *parts, bias=bias(c), dropout=rate, gate=gate(c))
     )
     text = call(module, query.text, key.text, value.text, *([mask] if mask else []))
+    last = f"{module}.attention_output"
     if scores:
-        names = c.body.unpacked(text, c.body.many(2, "attended"))
-        return Value(names[0], mask=out), Value(names[1], matrix=True)
-    return Value(f"{text}[0]", mask=out)
+        return seen(c, text, last, mask, out)
+    return shaped(c, seeing(c, f"{text}[0]", last, mask), out)
+
+
+def seeing(c: Case, text: str, last: str, mask: str | None) -> str:
+    """The output, where a query that sees no key at all gets what the last projection adds.
+
+    With its scores given or dropped out, Keras 3 makes them zero there; else they are all alike.
+    """
+    zeroes = c.o("dropout", 0) or c.named.get("return_attention_scores")
+    if mask is None or c.file.keras < 3 or not zeroes:
+        return text
+    nothing = f"{last}.bias" if c.o("use_bias", True) else "0.0"
+    return f"torch.where({mask}.amax(-1, keepdim=True) < 0, {nothing}, {text})"
+
+
+def seen(c: Case, text: str, last: str, mask: str | None, out: str) -> tuple[Value, Value]:
+    """The output, and the scores of each head."""
+    names = c.body.unpacked(text, c.body.many(2, "attended"))
+    scores = names[1]
+    if mask is not None and c.file.keras >= 3:
+        scores = f"{scores}.masked_fill({mask}.unsqueeze(1) < 0, 0.0)"
+    return shaped(c, seeing(c, names[0], last, mask), out), Value(scores, matrix=True)
+
+
+def shaped(c: Case, text: str, mask: str) -> Value:
+    """The output with its last axes apart, where there are several."""
+    sizes = c.o("output_shape")
+    if isinstance(sizes, list | tuple) and len(sizes) > 1:
+        text = f"torch.unflatten({text}, -1, {literal(tuple(map(int, sizes)))})"
+    return Value(text, mask=mask, matrix=True)
 
 
 def gate(c: Case) -> str | None:
@@ -105,10 +133,10 @@ def grouped_query(c: Case) -> Result:
     query, value, key = (c.plain(v) for v in attention_inputs(c))
     masks = mask_arguments(c, query, value, key)
     query, key = c.once(query), c.once(key)
-    mask = []
+    mask = None
     if any(masks.values()):
         made = call("attention_mask", query.text, key.text, **masks)
-        mask = [c.body.temporary(made, "mask")]
+        mask = c.body.temporary(made, "mask")
     heads, groups = (
         int(c.o("num_query_heads", c.o("num_query_heads", 1))),
         int(c.o("num_key_value_heads", 1)),
@@ -135,11 +163,11 @@ def grouped_query(c: Case) -> Result:
             gate=gate(c),
         )
     )
-    text = call(module, query.text, key.text, value.text, *mask)
+    text = call(module, query.text, key.text, value.text, *([mask] if mask else []))
+    last = f"{module}.attention_output"
     if c.named.get("return_attention_scores"):
-        names = c.body.unpacked(text, c.body.many(2, "attended"))
-        return Value(names[0], mask=query.mask), Value(names[1], matrix=True)
-    return Value(f"{text}[0]", mask=query.mask)
+        return seen(c, text, last, mask, query.mask)
+    return Value(seeing(c, f"{text}[0]", last, mask), mask=query.mask)
 
 
 def attention_parts(c: Case, query: Value, value: Value, key: Value) -> list[str]:

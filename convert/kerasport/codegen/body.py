@@ -356,7 +356,7 @@ class Body:
         yield f'    """The {prose(what, 80)}."""'
         yield ""
         made = [line for node in self.graph.nodes for line in self.init[node.name]]
-        if made:
+        if made or self.borrowed:
             borrowed = [f"{name}: nn.Module" for name in self.borrowed]
             yield from lines(f"def __init__({', '.join(['self', *borrowed])}) -> None:", 4)
             yield "        super().__init__()"
@@ -493,7 +493,8 @@ class Body:
 
     def single(self, node: Node, given: Given, *, number: int, path: str) -> tuple[Value, ...]:
         """A layer that is no model."""
-        from kerasport.codegen.layers import rule_of
+        from kerasport.codegen.calls import MASKS, told
+        from kerasport.codegen.layers import rule_of, stub
 
         inputs = given.inputs
         call_ = self.file.followed.layer(
@@ -512,8 +513,11 @@ class Body:
             call_.outputs,
             wanted=self.outputs_of.get((node.name, number), 0) + 1,
         )
-        made = rule_of(node, self.file, path)(case)
+        rule = rule_of(node, self.file, path)
+        made = rule(case if node.operation or rule is stub else told(case))
         values = made if isinstance(made, tuple) else (made,)
+        if case.o.class_name not in MASKS:
+            values = tuple(replace(value, mask="") for value in values)
         return tuple(
             replace(
                 value,
@@ -525,7 +529,15 @@ class Body:
 
     def nested(self, node: Node, called: Given, *, path: str) -> tuple[Value, ...]:
         """A model inside the model, which may be called for each step of a sequence."""
+        from kerasport.codegen.calls import any_trains
+
         assert node.graph is not None
+        always = self.file.keras < 3 and called.named.get("training") is True
+        if always and any_trains(node.graph):
+            raise UnsupportedError(
+                f"{path}: this model is called with training=True, always; a module does that in "
+                "training alone"
+            )
         steps: list[str] = []
         given = tuple(_tensors(called.args))
         masks = list(_tensors([called.named.get("mask")]))

@@ -141,17 +141,15 @@ def softmax(c: Case) -> Value:
     """A softmax, which skips what a mask hides."""
     axis = c.o("axis", -1)
     x = c.body.natural(c.x)
-    if isinstance(axis, list) and len(axis) == 1:
-        axis = axis[0]
-    if not isinstance(axis, int):
-        raise UnsupportedError(f"{c.path}: a softmax over several axes")
-    text = x.text
-    if x.mask:
-        x = c.once(x)
-        rank = c.rank(x)
-        mask = f"{x.mask}.unsqueeze(-1)" if rank == 3 else x.mask
-        text = f"{x.text}.masked_fill(~{mask}, -1e9)"
-    return replace(x, text=f"torch.softmax({text}, dim={x.axis(axis)})")
+    given = c.named.get("mask")
+    if not (isinstance(given, Value) or x.mask):
+        return replace(x, text=activations.softmax(x, axis))
+    # Keras lines the mask up with the last axes, and gives zero where it hides.
+    x = c.once(x.straight())
+    mask = c.plain(given).text if isinstance(given, Value) else x.mask
+    mask = c.body.temporary(f"~({mask} > 0.5)", "hidden")
+    text = activations.softmax(replace(x, text=f"{x.text}.masked_fill({mask}, -1e9)"), axis)
+    return replace(x, text=f"{text}.masked_fill({mask}, 0.0)")
 
 
 def named_activation(c: Case) -> Value:
@@ -187,6 +185,8 @@ def per_position(c: Case, part: str = "") -> Value:
 def dropout(c: Case) -> Value:
     """Dropout."""
     rate = literal(float(c.o("rate", 0.5)))
+    if c.file.keras < 3 and c.named.get("training") is True:
+        return elementwise(c, f"F.dropout({c.x.text}, {rate})")
     return elementwise(c, f"{c.module(call('nn.Dropout', rate))}({c.x.text})")
 
 
@@ -224,7 +224,12 @@ def spectral(c: Case) -> Result:
         raise UnsupportedError(f"{c.path}: {prose(own.class_name)} in SpectralNormalization")
     c.file.notes.append(f"{prose(c.path)} normalizes its kernel in training; not here")
     features = c.tensors["vector_u"][1]
-    return rule(replace(c, o=own, path=f"{c.path}/layer", around=f"SpectralNorm({{}}, {features})"))
+    made = rule(replace(c, o=own, path=f"{c.path}/layer", around=f"SpectralNorm({{}}, {features})"))
+    if own.class_name == "Embedding" and isinstance(made, Value):
+        # Keras gives what a wrapper takes: whole numbers.
+        x = c.once(c.plain(c.x))
+        return replace(made, text=f"{made.text}.to({x.text}.dtype)")
+    return made
 
 
 def time_distributed(c: Case) -> Value:
@@ -268,7 +273,16 @@ def wrapper(c: Case) -> Result:
 def category_encoding(c: Case) -> Value:
     tokens = int(c.o("num_tokens"))
     mode = str(c.o("output_mode", "multi_hot"))
+    weights = c.named.get("count_weights")
     x = c.plain(c.x)
+    if mode == "count" and isinstance(weights, Value):
+        each = c.plain(weights).text
+        return Value(f"(F.one_hot({x.text}.long(), {tokens}) * {each}.unsqueeze(-1)).sum(-2)")
+    return encoded(c, x, tokens, mode)
+
+
+def encoded(c: Case, x: Value, tokens: int, mode: str) -> Value:
+    """Whole numbers as vectors of ones and zeros, or of counts."""
     one_hot = f"F.one_hot({x.text}.long(), {tokens})"
     if mode == "one_hot":
         last = x.shape[-1] if x.shape else None
@@ -283,11 +297,15 @@ def category_encoding(c: Case) -> Value:
 def discretization(c: Case) -> Value:
     """The number of the bin that each value is in."""
     bounds = c.o("bin_boundaries")
-    if not isinstance(bounds, list) or c.o("output_mode", "int") != "int":
+    if not isinstance(bounds, list):
         raise UnsupportedError(f"{c.path}: bins that are not in the configuration")
     x = c.once(c.body.natural(c.x))
     edges = f"{x.text}.new_tensor({literal([float(n) for n in bounds])})"
-    return replace(x, text=f"torch.bucketize({x.text}, {edges}, right=True)")
+    made = replace(x, text=f"torch.bucketize({x.text}, {edges}, right=True)")
+    mode = str(c.o("output_mode", "int"))
+    if mode == "int":
+        return made
+    return encoded(c, c.once(made.straight()), len(bounds) + 1, mode)
 
 
 RANKS: Final = (1, 2, 3)

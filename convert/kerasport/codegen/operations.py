@@ -7,6 +7,7 @@ order of its input; the rest is in `arrays`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from kerasport.codegen import activations
 from kerasport.codegen.arrays import ARRAYS
 from kerasport.codegen.body import Case
 from kerasport.codegen.operands import Operation, aligned
-from kerasport.codegen.text import literal, prose
+from kerasport.codegen.text import call, literal, prose
 from kerasport.codegen.values import Value
 from kerasport.errors import UnsupportedError
 
@@ -93,13 +94,58 @@ def activation(name: str) -> Callable[[Operation], Value]:
 
     def rule(op: Operation) -> Value:
         x = op.c.body.natural(op.x)
-        axis = op.named.get("axis", -1)
+        axis = op.option(1, "axis", default=-1) if name in ALONG else -1
+        if name == "softmax":
+            return replace(x, text=activations.softmax(x, axis), mask="")
         if not isinstance(axis, int):
             raise UnsupportedError(f"{op.c.path}: {op.name} over several axes")
         text = activations.activated(x.text, name, dim=x.axis(axis), keras=3)
         return replace(x, text=text, mask="")
 
     return rule
+
+
+ALONG: Final = frozenset({"softmax", "log_softmax", "glu", "sparsemax"})
+
+
+def bent(form: str, option: str, usual: float) -> Callable[[Operation], Value]:
+    """An activation with a parameter, in an expression with `{x}` and `{p}`."""
+
+    def rule(op: Operation) -> Value:
+        x = op.c.body.natural(op.x)
+        value = float(op.option(1, option, default=usual))
+        return replace(x, text=form.format(x=x.text, p=literal(value)), mask="")
+
+    return rule
+
+
+def threshold(op: Operation) -> Value:
+    x = op.c.body.natural(op.x)
+    bounds = [float(op.option(1, "threshold")), float(op.option(2, "default_value", "value"))]
+    return replace(x, text=f"F.threshold({x.text}, {', '.join(map(literal, bounds))})", mask="")
+
+
+def rounded(op: Operation) -> Value:
+    x = op.c.body.natural(op.x)
+    digits = int(op.option(1, "decimals", default=0))
+    return replace(x, text=f"torch.round({x.text}{f', decimals={digits}' * bool(digits)})", mask="")
+
+
+def nan_to_num(op: Operation) -> Value:
+    x = op.c.body.natural(op.x)
+    given = {name: op.operand(n, name) for n, name in enumerate(("nan", "posinf", "neginf"), 1)}
+    if not all(value is None or isinstance(value, int | float) for value in given.values()):
+        raise UnsupportedError(f"{op.c.path}: numbers that are computed instead of NaN")
+    shown = {k: None if v is None else literal(float(v)) for k, v in given.items()}
+    return replace(x, text=call("torch.nan_to_num", x.text, **shown), mask="")
+
+
+def full_like(op: Operation) -> Value:
+    x = op.c.body.natural(op.x)
+    value = op.operand(1, "fill_value")
+    if not isinstance(value, int | float):
+        raise UnsupportedError(f"{op.c.path}: filled with a value that is computed")
+    return replace(x, text=f"torch.full_like({x.text}, {literal(value)})", mask="")
 
 
 def gelu(op: Operation) -> Value:
@@ -158,7 +204,13 @@ def norm(op: Operation) -> Value:
     axis = op.option(1, "axis", default=-1)
     if not isinstance(axis, int):
         raise UnsupportedError(f"{op.c.path}: normalizing over several axes")
-    text = f"F.normalize({x.text}, dim={x.axis(axis)}, eps=1e-06)"
+    order, epsilon = 2.0, op.option(2, "epsilon", default=1e-12)
+    if op.c.o.class_name == "Normalize":  # of Keras, where epsilon bounds no square
+        order, epsilon = float(op.option(2, "order", default=2)), op.option(3, "epsilon")
+        epsilon = (1e-7 if epsilon is None else epsilon) ** 2
+    power = "" if order == 2 else f"p={literal(order)}, "
+    epsilon = literal(math.sqrt(float(epsilon)))
+    text = f"F.normalize({x.text}, {power}dim={x.axis(axis)}, eps={epsilon})"
     return replace(x, text=text, mask="")
 
 
@@ -230,11 +282,14 @@ OPERATIONS: Final[Mapping[str, Callable[[Operation], Result]]] = {
     "less_equal": operator("<="),
     "equal": operator("=="),
     "not_equal": operator("!="),
-    "logical_and": operator("&"),
-    "logical_or": operator("|"),
+    "logical_and": two("torch.logical_and({0}, {1})"),
+    "logical_or": two("torch.logical_or({0}, {1})"),
     "maximum": two("torch.maximum({0}, {1})"),
     "minimum": two("torch.minimum({0}, {1})"),
-    "logical_xor": operator("^"),
+    "logical_xor": two("torch.logical_xor({0}, {1})"),
+    "divide_no_nan": two("torch.where({1} == 0, 0.0, {0} / {1})"),
+    "fmod": two("torch.fmod({0}, {1})"),
+    "heaviside": two("torch.heaviside({0}, {1})"),
     "squared_difference": two("({0} - {1}).square()"),
     "arctan2": two("torch.atan2({0}, {1})"),
     "atan2": two("torch.atan2({0}, {1})"),
@@ -246,7 +301,7 @@ OPERATIONS: Final[Mapping[str, Callable[[Operation], Result]]] = {
         name: function(f"torch.{name}({{x}})")
         for name in (
             *("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "sign", "sin", "cos"),
-            *("erf", "floor", "ceil", "round", "reciprocal", "logical_not", "isnan"),
+            *("erf", "floor", "ceil", "reciprocal", "logical_not", "isnan"),
             *("tan", "arccos", "arcsin", "arctan", "arccosh", "arcsinh", "arctanh", "sinh", "cosh"),
             *("acos", "asin", "atan", "acosh", "asinh", "atanh", "log2", "log10", "exp2", "trunc"),
             *("erfc", "erfinv", "isinf", "isfinite", "deg2rad", "rad2deg", "sinc", "signbit"),
@@ -264,11 +319,22 @@ OPERATIONS: Final[Mapping[str, Callable[[Operation], Result]]] = {
     **{
         name: activation(name)
         for name in (
-            *("sigmoid", "tanh", "softmax", "log_softmax", "elu", "selu", "celu", "silu"),
+            *("sigmoid", "tanh", "softmax", "log_softmax", "selu", "silu"),
             *("softplus", "softsign", "hard_sigmoid", "hard_silu", "hard_tanh", "relu6"),
-            *("log_sigmoid", "hard_shrink", "soft_shrink", "tanh_shrink", "squareplus", "glu"),
+            *("log_sigmoid", "tanh_shrink", "glu", "mish", "sparse_plus", "sparse_sigmoid"),
+            "sparsemax",
         )
     },
+    "elu": bent("F.elu({x}, {p})", "alpha", 1.0),
+    "celu": bent("F.celu({x}, {p})", "alpha", 1.0),
+    "hard_shrink": bent("F.hardshrink({x}, {p})", "threshold", 0.5),
+    "soft_shrink": bent("F.softshrink({x}, {p})", "threshold", 0.5),
+    "squareplus": bent("squareplus({x}, {p})", "b", 4.0),
+    "threshold": threshold,
+    "round": rounded,
+    "full_like": full_like,
+    "copy": identity,
+    "nan_to_num": nan_to_num,
     "relu": relu,
     "leaky_relu": leaky_relu,
     "gelu": gelu,

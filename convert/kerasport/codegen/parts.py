@@ -584,6 +584,16 @@ class ReversibleEmbedding(nn.Module):
         self.reverse = nn.Linear(width, tokens, bias=False)
 '''
 
+_DIRECTIONS = '''
+class Directions(nn.Module):
+    """Two recurrent layers over one sequence, the second one from its end."""
+
+    def __init__(self, forward_layer: nn.Module, backward_layer: nn.Module) -> None:
+        super().__init__()
+        self.forward_layer = forward_layer
+        self.backward_layer = backward_layer
+'''
+
 _LAYER_SCALE = '''
 class LayerScale(nn.Module):
     """A factor that is trained, one a channel."""
@@ -634,9 +644,39 @@ def sloped_relu(x: Tensor, slope: float, threshold: float, top: float | None = N
 '''
 
 _SQUAREPLUS = '''
-def squareplus(x: Tensor) -> Tensor:
+def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
     """A smooth ReLU without exponentials."""
-    return (x + torch.sqrt(x * x + 4)) / 2
+    return (x + torch.sqrt(x * x + b)) / 2
+'''
+
+_MIRRORED = '''
+def mirrored(x: Tensor, sides: Sequence[tuple[int, int]], *, edge: bool) -> Tensor:
+    """The tensor between its mirror images, which repeat what lies at the edge or not."""
+    skip = 0 if edge else 1
+    for dim, (before, after) in enumerate(sides):
+        size = x.shape[dim]
+        places = [*range(before - 1 + skip, skip - 1, -1), *range(size)]
+        places += range(size - 1 - skip, size - 1 - skip - after, -1)
+        x = x.index_select(dim, torch.tensor(places, device=x.device))
+    return x
+'''
+
+_SOFTMAX_OVER = '''
+def softmax_over(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """A softmax over several dimensions at once."""
+    return torch.exp(x - torch.logsumexp(x, dim=list(dims), keepdim=True))
+'''
+
+_SPARSEMAX = '''
+def sparsemax(x: Tensor, dim: int = -1) -> Tensor:
+    """What Keras calls sparsemax, whose threshold is of all sums instead of the last one."""
+    ordered = x.movedim(dim, -1).sort(-1, descending=True).values
+    sums = ordered.cumsum(-1)
+    counts = torch.arange(1, x.shape[dim] + 1, dtype=x.dtype, device=x.device)
+    support = ordered - (sums - 1) / counts > 0
+    whole = (sums * support).sum(-1, keepdim=True)
+    threshold = (whole - 1) / support.sum(-1, keepdim=True)
+    return torch.relu(x - threshold.movedim(-1, dim))
 '''
 
 _SPARSE_PLUS = '''
@@ -699,6 +739,7 @@ PARTS: Final[Mapping[str, str]] = {
     "Highway": _HIGHWAY,
     "SpectralNorm": _SPECTRAL,
     "ReversibleEmbedding": _REVERSIBLE,
+    "Directions": _DIRECTIONS,
     "LayerScale": _LAYER_SCALE,
     "PReLUPerPosition": _PER_POSITION,
     "ParametricSoftplus": _SOFTPLUS,
@@ -710,6 +751,9 @@ PARTS: Final[Mapping[str, str]] = {
     "GaussianDropout": _GAUSSIAN_DROPOUT,
     "hard_sigmoid": _HARD_SIGMOID,
     "sloped_relu": _SLOPED_RELU,
+    "mirrored": _MIRRORED,
+    "softmax_over": _SOFTMAX_OVER,
+    "sparsemax": _SPARSEMAX,
     "squareplus": _SQUAREPLUS,
     "sparse_plus": _SPARSE_PLUS,
     "sparse_sigmoid": _SPARSE_SIGMOID,

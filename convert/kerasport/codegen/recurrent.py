@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from kerasport.architecture import class_of
 from kerasport.codegen import activations
 from kerasport.codegen.body import Case
 from kerasport.codegen.images import Window, conv_width, front
@@ -127,8 +128,8 @@ def recurrent(c: Case) -> Result:
     return ran(c, Recurrent(c, c.o, both=False))
 
 
-def ran(c: Case, r: Recurrent) -> Result:
-    """A recurrent layer in one direction."""
+def ran(c: Case, r: Recurrent, module: str = "") -> Result:
+    """A recurrent layer in one direction, which may be an attribute of another module."""
     x = c.fed(c.x).straight()
     text = f"{x.text}.flip(1)" if r.backwards else x.text
     mask = f"{r.mask}.flip(1)" if r.backwards and r.mask else r.mask
@@ -141,7 +142,7 @@ def ran(c: Case, r: Recurrent) -> Result:
         args.append(shown[0] if wrapped else tuple_of(*shown))
     if mask:
         args.append(f"mask={mask}")
-    called = f"{c.module(r.module())}({', '.join(args)})"
+    called = f"{module or c.module(r.module())}({', '.join(args)})"
     kept_mask = mask if r.sequences and not r.backwards else ""
     last = "[0]" if r.kind == "LSTM" or not r.native else ""
     if not r.states:
@@ -158,9 +159,63 @@ def ran(c: Case, r: Recurrent) -> Result:
     return (first, *finals)
 
 
+DIRECTIONS: Final = ("forward_layer", "backward_layer")
+
+
+def directions(c: Case) -> Result:
+    """Two layers that are not alike, one for each direction."""
+    written = [c.o("layer"), c.o("backward_layer") or c.o("layer")]
+    parts: list[tuple[Case, Recurrent]] = []
+    for name, inner in zip(DIRECTIONS, written, strict=True):
+        o = options(class_of(inner)[0], inner.get("config") or {})
+        o = Options(o.class_name, {**o.given, "zero_output_for_mask": True})
+        own = replace(c, path=f"{c.body.home(c.path)}/{name}", o=o)
+        parts.append((own, Recurrent(own, o, both=False)))
+    if [r.backwards for _, r in parts] != [False, True]:
+        raise UnsupportedError(f"{c.path}: expected a layer forwards and one backwards")
+    module = c.module(
+        call("Directions", **dict(zip(DIRECTIONS, (r.module() for _, r in parts), strict=True)))
+    )
+    counts = [2 if r.kind == "LSTM" else 1 for _, r in parts]
+    given = iter(initial_states(c, False, sum(counts)))
+    firsts: list[str] = []
+    finals: list[Value] = []
+    x = c.once(c.x)
+    for name, (own, r), count in zip(DIRECTIONS, parts, counts, strict=True):
+        states = [state for _, state in zip(range(count), given, strict=False)]
+        called = {**c.named, "initial_state": states}
+        made = ran(replace(own, inputs=(x,), args=[x], named=called), r, f"{module}.{name}")
+        first, *last = made if isinstance(made, tuple) else (made,)
+        turned = f"{first.text}.flip(1)" if r.backwards and r.sequences else first.text
+        firsts.append(c.body.temporary(turned))
+        finals += last
+    ahead, back = firsts
+    merged = merged_directions(c, ahead, back, parts[0][1].mask if parts[0][1].sequences else "")
+    return (*merged, *finals) if len(merged) + len(finals) > 1 else merged[0]
+
+
+def merged_directions(c: Case, ahead: str, back: str, mask: str) -> list[Value]:
+    """What both directions give, as Keras puts it together."""
+    match c.o.given.get("merge_mode", "concat"):
+        case "concat":
+            return [Value(f"torch.cat(({ahead}, {back}), dim=-1)", mask=mask)]
+        case "sum":
+            return [Value(f"{ahead} + {back}", mask=mask)]
+        case "ave":
+            return [Value(f"({ahead} + {back}) / 2", mask=mask)]
+        case "mul":
+            return [Value(f"{ahead} * {back}", mask=mask)]
+        case None:
+            return [Value(ahead, mask=mask), Value(back, mask=mask)]
+        case mode:
+            raise UnsupportedError(f"{c.path}: merging by {prose(str(mode))}")
+
+
 def stacked(c: Case, written: Mapping[str, JSON]) -> Result:
     """Several cells in one loop, which are as many layers one after the other."""
     cells = (written.get("config") or {}).get("cells") or []
+    if initial_states(c, False, 2 * len(cells)):
+        raise UnsupportedError(f"{c.path}: cells in one loop that are given their first states")
     paths = [path for path in c.file.layers if path.startswith(f"{c.body.home(c.path)}/")]
     if len(paths) != len(cells):
         raise UnsupportedError(f"{c.path}: the weights of these cells are not in the file")
@@ -245,6 +300,8 @@ def bidirectional(c: Case) -> Result:
     inner = c.o("layer")
     if not isinstance(inner, Mapping):
         raise UnsupportedError(f"{c.path}: expected a layer inside Bidirectional")
+    if all(f"{c.body.home(c.path)}/{name}" in c.file.layers for name in DIRECTIONS):
+        return directions(c)
     o = options(str(inner.get("class_name")), inner.get("config") or {})
     r = Recurrent(c, o, both=True)
     if r.backwards:
@@ -274,21 +331,10 @@ def bidirectional(c: Case) -> Result:
         ahead, back = f"{names[0]}[..., :{units}]", f"{names[0]}[..., {units}:]"
     else:
         ahead, back = f"{h}[0]", f"{h}[1]"
-    merged: list[Value]
-    match mode:
-        case "concat":
-            whole = names[0] if r.sequences else f"torch.cat(({ahead}, {back}), dim=-1)"
-            merged = [Value(whole, mask=mask)]
-        case "sum":
-            merged = [Value(f"{ahead} + {back}", mask=mask)]
-        case "ave":
-            merged = [Value(f"({ahead} + {back}) / 2", mask=mask)]
-        case "mul":
-            merged = [Value(f"{ahead} * {back}", mask=mask)]
-        case None:
-            merged = [Value(ahead, mask=mask), Value(back, mask=mask)]
-        case _:
-            raise UnsupportedError(f"{c.path}: merging by {prose(str(mode))}")
+    if mode == "concat" and r.sequences:
+        merged = [Value(names[0], mask=mask)]
+    else:
+        merged = merged_directions(c, ahead, back, mask)
     if r.states:
         if lists:
             merged += [Value(f"{names[1]}[{n}][{s}]") for s in (0, 1) for n in range(count)]
