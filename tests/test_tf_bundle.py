@@ -26,12 +26,16 @@ DTYPES = (
 )
 
 
+def bundle_of(prefix: Path) -> tf_bundle.Bundle:
+    return tf_bundle.bundle(prefix.with_name(f"{prefix.name}.index"))
+
+
 def assert_as_tensorflow_reads(prefix: Path) -> tf_bundle.Bundle:
     """Every name and every value equals what TensorFlow's own reader gives."""
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(prefix))
-    bundle = tf_bundle.bundle(prefix)
+    bundle = bundle_of(prefix)
     shapes = reader.get_variable_to_shape_map()
     assert set(bundle.entries) == set(shapes)
     for name, entry in bundle.entries.items():
@@ -208,7 +212,7 @@ def test_opening_reads_no_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return array(region, offset, **kind)
 
     monkeypatch.setattr(mapped.Region, "array", counted)
-    bundle = tf_bundle.bundle(prefix)
+    bundle = bundle_of(prefix)
     assert [e.shape for e in bundle.entries.values()] == [(1 << 26,), (3,)]
     assert read == []
     bundle.entries["small"].load()
@@ -218,7 +222,7 @@ def test_opening_reads_no_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_values_are_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = tf_bundle.bundle(save(tmp_path / "c", {"v": numbers((5,))})).entries["v"]
+    entry = bundle_of(save(tmp_path / "c", {"v": numbers((5,))})).entries["v"]
     checks: list[Any] = []
 
     def counted(data: Any) -> int:
@@ -231,7 +235,7 @@ def test_values_are_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_values_are_views_of_the_file(tmp_path: Path) -> None:
-    entry = tf_bundle.bundle(save(tmp_path / "c", {"v": numbers((3, 5))})).entries["v"]
+    entry = bundle_of(save(tmp_path / "c", {"v": numbers((3, 5))})).entries["v"]
     values = entry.load()
     assert not values.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
@@ -250,7 +254,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def read_all(prefix: Path) -> None:
-    for entry in tf_bundle.bundle(prefix).entries.values():
+    for entry in bundle_of(prefix).entries.values():
         entry.load()
 
 
@@ -334,7 +338,7 @@ def test_a_truncated_index_is_refused_at_every_length(prefix: Path) -> None:
     for size in range(1, len(whole), 7):
         index.write_bytes(whole[:size])
         with pytest.raises(MalformedError, match="truncated"):
-            tf_bundle.bundle(prefix)
+            bundle_of(prefix)
 
 
 def test_a_flipped_bit_anywhere_in_the_index_is_an_error_and_never_another_value(
@@ -342,12 +346,12 @@ def test_a_flipped_bit_anywhere_in_the_index_is_an_error_and_never_another_value
 ) -> None:
     index = Path(f"{prefix}.index")
     whole = index.read_bytes()
-    expected = {n: e.load().tolist() for n, e in tf_bundle.bundle(prefix).entries.items()}
+    expected = {n: e.load().tolist() for n, e in bundle_of(prefix).entries.items()}
     refused = 0
     for at in range(len(whole)):
         index.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         try:
-            found = {n: e.load().tolist() for n, e in tf_bundle.bundle(prefix).entries.items()}
+            found = {n: e.load().tolist() for n, e in bundle_of(prefix).entries.items()}
         except (MalformedError, UnsupportedError):
             refused += 1
         else:
@@ -359,7 +363,7 @@ def test_a_truncated_data_file_is_refused(prefix: Path) -> None:
     data = Path(f"{prefix}.data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:-1])
     with pytest.raises(MalformedError, match="outside of the data file"):
-        tf_bundle.bundle(prefix)
+        bundle_of(prefix)
 
 
 def test_a_changed_value_is_refused(prefix: Path) -> None:
@@ -398,12 +402,12 @@ def test_a_broken_table_is_refused(tmp_path: Path, fault: str) -> None:
     data, error, message = TABLE_FAULTS[fault]
     (tmp_path / "c.index").write_bytes(data)
     with pytest.raises(error, match=message):
-        tf_bundle.bundle(tmp_path / "c")
+        bundle_of(tmp_path / "c")
 
 
 def test_the_hand_written_table_is_whole_where_nothing_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "c.index").write_bytes(table([HEADER]))
-    assert tf_bundle.bundle(tmp_path / "c").entries == {}
+    assert bundle_of(tmp_path / "c").entries == {}
 
 
 def test_keys_that_would_fill_memory_are_refused(tmp_path: Path) -> None:
@@ -414,7 +418,7 @@ def test_keys_that_would_fill_memory_are_refused(tmp_path: Path) -> None:
     data = table([HEADER, (long, b""), *more], shared=[0, 0, *[size] * len(more)])
     (tmp_path / "c.index").write_bytes(data)
     with pytest.raises(MalformedError, match="the keys take more than 256 MiB"):
-        tf_bundle.bundle(tmp_path / "c")
+        bundle_of(tmp_path / "c")
 
 
 def test_an_index_whose_restarts_are_longer_than_the_block_is_refused(tmp_path: Path) -> None:
@@ -427,7 +431,7 @@ def test_an_index_whose_restarts_are_longer_than_the_block_is_refused(tmp_path: 
         whole + footer.ljust(40, b"\0") + struct.pack("<Q", tf_tables.MAGIC)
     )
     with pytest.raises(MalformedError, match="announces 1048576 restarts"):
-        tf_bundle.bundle(tmp_path / "c")
+        bundle_of(tmp_path / "c")
 
 
 # ---- messages

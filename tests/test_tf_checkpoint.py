@@ -248,6 +248,25 @@ def test_a_checkpoint_of_a_keras_3_model_is_called_as_the_model_is(made: Path) -
 # ---- names of TensorFlow 1
 
 
+@pytest.mark.parametrize("place", ["", ".index", ".data-00000-of-00001"])
+def test_a_checkpoint_may_have_no_name(place: str, tmp_path: Path) -> None:
+    """`Saver.save(session, "folder/")` writes files of no name but `.index` and its like."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    prefix = save(folder / "c", {"dense/kernel": numbers((3, 5)), "loose": numbers((7,))})
+    for file in list(folder.iterdir()):
+        if file.name.startswith("c."):
+            file.rename(file.with_name(file.name.removeprefix("c")))
+        else:
+            file.unlink()
+    found = kerasport.read(folder / place if place else folder)
+    assert prefix.name == "c"
+    assert [(layer.path, len(layer.weights)) for layer in found.layers] == [
+        ("dense", 1),
+        ("model", 1),
+    ]
+
+
 def test_scopes_become_layers_and_optimizers_are_recognised(tmp_path: Path) -> None:
     kernel, bias = numbers((3, 2, 5, 7)), numbers((7,))
     tensors = {
@@ -567,7 +586,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
 def test_a_state_file_with_a_nul_names_no_checkpoint(tmp_path: Path) -> None:
     save(tmp_path / "a", {"x": np.float32(1)})
     (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a\0b"\n')
-    assert tf_checkpoint.prefix_of(tmp_path) == tmp_path / "a"
+    assert tf_checkpoint.located(tmp_path) == tmp_path / "a.index"
 
 
 def test_a_path_to_nothing_is_a_usage_error(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Bundle:
 class _Reader:
     """Reads the entries of one index, and maps the data files as they are needed."""
 
-    prefix: Path
+    index: Path
     shards: int = 1
     regions: dict[int, Region | None] = field(default_factory=dict)
     checked: set[tuple[int, int, int]] = field(default_factory=set)
@@ -143,10 +143,10 @@ class _Reader:
                 f"{where}: is in data file {shard}, and there are {self.shards} of them"
             )
         if shard not in self.regions:
-            path = _shard(self.prefix, shard, self.shards)
+            path = _shard(self.index, shard, self.shards)
             if not path.is_file():
                 raise UsageError(
-                    f"{self.prefix}.index: expected the data file {path.name} beside it, found "
+                    f"{self.index}: expected the data file {path.name} beside it, found "
                     "none. Without it there are no values"
                 )
             self.regions[shard] = mapped(path) if path.stat().st_size else None
@@ -162,7 +162,7 @@ class _Reader:
             if dtype is None:
                 raise MalformedError(f"{name}: a tensor of {kind} cannot be partitioned")
             return self.partitioned(name, message, whole, dtype=dtype, shape=shape)
-        where = f"{self.prefix.name}: {name}"
+        where = f"{self.index.name}: {name}"
         offset, size, stored = (message[key] or 0 for key in ("offset", "size", "crc32c"))
         region = self.region(message["shard_id"] or 0, where=where)
         held = region.size if region is not None else 0
@@ -223,19 +223,19 @@ class _Reader:
         return Entry(name, dtype, DTYPES[message["dtype"]], shape, joined(loads, dtype, shape), crc)
 
 
-def bundle(prefix: Path) -> Bundle:
+def bundle(path: Path) -> Bundle:
     """The tensors of a checkpoint of format V2. Reads the index and no values.
 
     Args:
-        prefix: the path of its files without `.index`.
+        path: its index, beside which its data files are.
 
     Raises:
         UsageError: a file is missing.
         MalformedError: the index is broken or hostile, or points outside of the data.
         UnsupportedError: it was written by a newer format, or on a big-endian machine.
     """
-    index = mapped(prefix.with_name(f"{prefix.name}.index"))
-    where = f"{prefix.name}.index"
+    index = mapped(path)
+    where = path.name
     header: Message | None = None
     found: dict[bytes, Buffer] = {}
     for key, value in entries(index, where=where):
@@ -245,7 +245,7 @@ def bundle(prefix: Path) -> Bundle:
             found[key] = value
     if header is None:
         raise MalformedError(f"{where}: expected the header of a checkpoint, found none")
-    reader = _Reader(prefix, _shards(header, where=where))
+    reader = _Reader(path, _shards(header, where=where))
     named: dict[str, Entry] = {}
     for raw, value in found.items():
         if raw.startswith(b"\0"):
@@ -275,8 +275,9 @@ def _shards(header: Message, *, where: str) -> int:
     return shards
 
 
-def _shard(prefix: Path, shard: int, shards: int) -> Path:
-    return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+def _shard(index: Path, shard: int, shards: int) -> Path:
+    prefix = index.name.removesuffix(".index")
+    return index.with_name(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
 def _check(part: Region, stored: int, *, where: str) -> None:

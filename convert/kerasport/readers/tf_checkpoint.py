@@ -29,11 +29,11 @@ from kerasport.readers.tf_objects import GRAPH_KEY, layers, object_graph
 from kerasport.readers.tf_proto import decode
 from kerasport.readers.tf_table import is_table
 
-__all__ = ["matches", "prefix_of", "read"]
+__all__ = ["located", "matches", "read"]
 
 STATE: Final = "checkpoint"
 _STATE: Final = re.compile(rb'^\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
-_SHARD: Final = re.compile(r"(.+)\.data-\d{5}-of-\d{5}$")
+_SHARD: Final = re.compile(r"(.*)\.data-\d{5}-of-\d{5}$")
 _MAX_STATE: Final = 1 << 20
 
 
@@ -44,17 +44,20 @@ def matches(path: Path) -> bool:
         path: the path.
     """
     try:
-        prefix = prefix_of(path)
+        return located(path) is not None
     except KerasportError:
         return False
-    return prefix is not None
 
 
-def prefix_of(path: Path) -> Path | None:
-    """The prefix of the checkpoint that a path leads to; None where it leads to none.
+def located(path: Path) -> Path | None:
+    """Where the checkpoint is that a path leads to; None where it leads to none.
 
     Args:
-        path: a folder, a prefix, or one of the files.
+        path: a folder, a prefix, or one of the files. A prefix may end with its folder: then the
+            files have no names but `.index` and `.data-00000-of-00001`.
+
+    Returns:
+        Its index, or what its files begin with where it is of format V1, which has no index.
 
     Raises:
         UsageError: the folder holds several checkpoints and does not say which is the latest.
@@ -66,15 +69,21 @@ def prefix_of(path: Path) -> Path | None:
     if files_v1(path):
         return path
     shard = _SHARD.match(path.name)
-    name = shard[1] if shard else path.name.removesuffix(".index")
-    if not name:
-        return None
-    prefix = path.with_name(name)
-    return prefix if _is_index(_index(prefix)) else None
+    index = path.with_name(f"{shard[1]}.index") if shard else _index(path)
+    return index if _is_index(index) else None
 
 
-def _index(prefix: Path) -> Path:
-    return prefix.with_name(f"{prefix.name}.index")
+def _index(path: Path) -> Path:
+    """The index that a prefix has, or that a path names."""
+    return path if path.name.endswith(".index") else path.with_name(f"{path.name}.index")
+
+
+def _at(prefix: Path) -> Path | None:
+    """The index of a prefix, or itself where it is of format V1."""
+    index = prefix.with_name(f"{prefix.name}.index")
+    if index.is_file():
+        return index
+    return prefix if files_v1(prefix) else None
 
 
 def _is_index(path: Path) -> bool:
@@ -85,9 +94,9 @@ def _is_index(path: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> Path | None:
-    prefix = _latest(folder / STATE)
-    if prefix is not None and (_index(prefix).is_file() or files_v1(prefix)):
-        return prefix
+    latest = _latest(folder / STATE)
+    if latest is not None and (place := _at(latest)) is not None:
+        return place
     found = sorted(p for p in folder.glob("*.index") if _is_index(p))
     if len(found) > 1:
         names = ", ".join(p.name.removesuffix(".index") for p in found[:5])
@@ -95,7 +104,7 @@ def _in_folder(folder: Path) -> Path | None:
             f"{folder}: holds {len(found)} checkpoints and does not say which is the latest; name "
             f"one of them: {names}"
         )
-    return found[0].with_name(found[0].name.removesuffix(".index")) if found else None
+    return found[0] if found else None
 
 
 def _latest(state: Path) -> Path | None:
@@ -109,7 +118,7 @@ def _latest(state: Path) -> Path | None:
     below = PurePosixPath(text)
     if not below.is_absolute() and ".." not in below.parts:
         prefix = state.parent / below
-        if _index(prefix).is_file() or files_v1(prefix):
+        if _at(prefix) is not None:
             return prefix
     return state.parent / below.name if below.name else None
 
@@ -132,23 +141,21 @@ def read(
         MalformedError: it is broken or hostile.
         UnsupportedError: it is compressed, or of a big-endian machine.
     """
-    prefix = prefix_of(path)
-    if prefix is None:
-        index = path if path.name.endswith(".index") else _index(path)
-        if index.is_file() and index.name != ".index":
-            prefix = index.with_name(index.name.removesuffix(".index"))
-        else:
+    place = located(path)
+    if place is None:
+        place = _index(path)
+        if not place.is_file():
             raise UsageError(f"{path}: expected a checkpoint, found no index of one there")
-    files = files_v1(prefix)
-    found = bundle_v1(files) if files else bundle(prefix)
-    prefix = prefix.with_name(name_v1(files[0])) if files else prefix
-    name = _name(prefix)
+    files = files_v1(place)
+    found = bundle_v1(files) if files else bundle(place)
+    own = name_v1(files[0]) if files else place.name.removesuffix(".index")
+    name = _name(own) or place.absolute().parent.name
     graph = parse(architecture) if architecture is not None else None
     given = architecture is not None
     data = found.text(GRAPH_KEY)
     if data is None:
         stored = layers_by_name(found, name=name, graph=graph, given=given)
-        beside = prefix.with_name(f"{prefix.name}.meta")
+        beside = place.with_name(f"{own}.meta")
         if not given and beside.is_file() and beside.stat().st_size:
             meta = decode(memoryview(mapped(beside).map), META_GRAPH, where=beside.name)
             meanings = meanings_by_graph(found, meta["graph"], where=beside.name)
@@ -164,6 +171,6 @@ def read(
     )
 
 
-def _name(prefix: Path) -> str:
+def _name(prefix: str) -> str:
     """What a checkpoint's model is called: the prefix without `.ckpt` and the step."""
-    return re.sub(r"(\.ckpt)?(-\d+)?$", "", prefix.name) or prefix.name
+    return re.sub(r"(\.ckpt)?(-\d+)?$", "", prefix) or prefix

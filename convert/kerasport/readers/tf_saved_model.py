@@ -43,7 +43,7 @@ __all__ = ["matches", "read"]
 MODEL: Final = "saved_model.pb"
 TEXT: Final = "saved_model.pbtxt"
 METADATA: Final = "keras_metadata.pb"
-VARIABLES: Final = "variables/variables"
+VARIABLES: Final = "variables/variables.index"
 
 _KERAS: Final = "_tf_keras_"
 _MAX_DEPTH: Final = 200
@@ -96,13 +96,12 @@ def read(
         raise UsageError(f"{path}: expected a folder with a {MODEL}, found none")
     model = mapped(folder / MODEL)
     meta_graph = _meta_graph(model)
-    prefix = folder / VARIABLES
-    if not prefix.with_name("variables.index").is_file():
+    if not (folder / VARIABLES).is_file():
         raise UsageError(
-            f"{path}: expected variables/variables.index in it, found none: a SavedModel without "
-            "variables has no weights"
+            f"{path}: expected {VARIABLES} in it, found none: a SavedModel without variables has "
+            "no weights"
         )
-    found = bundle(prefix)
+    found = bundle(folder / VARIABLES)
     name = folder.resolve().name
     given = architecture is not None
     root: Mapping[str, Any] = {}
