@@ -6,6 +6,8 @@ small. Each match is proven by the outputs of both.
 
 from __future__ import annotations
 
+import contextlib
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from torch import nn
 import kerasport
 from fitting import assert_outputs, drawn, wanted
 from kerasport.errors import UnsupportedError
+from kerasport.matching import Found, Wanted, match
+from kerasport.naming import named
+from kerasport.units import groups
 
 L = keras.layers
 EPSILON = 1e-3
@@ -116,10 +121,6 @@ def test_two_branches_are_told_apart_by_what_feeds_them(tmp_path: Path) -> None:
 
 def test_neighbours_settle_what_a_file_in_no_order_leaves_open() -> None:
     target = sorted(wanted(ResNet()), key=lambda tensor: (len(tensor.shape), tensor.name))
-    from kerasport.matching import match
-    from kerasport.naming import named
-    from kerasport.units import groups
-
     source = kerasport.read(keras_resnet())
     found = match(source, groups(source), target, ordered=False)
     assert {e.target: e.sources[0] for e in named(found, source).entries} == RESNET
@@ -336,3 +337,32 @@ def test_numbers_that_keras_gives_by_itself_tell_no_branch() -> None:
     source = drawn(keras.Model(x, L.add([one, L.Activation("tanh")(two)])))
     with pytest.raises(UnsupportedError, match="in more than one way"):
         kerasport.match(source, wanted(Branches()))
+
+
+@pytest.mark.parametrize("make", [(keras_resnet, ResNet), (keras_mobilenet, MobileNet)])
+def test_a_module_made_in_any_order_is_never_matched_wrong(make: Any) -> None:
+    """Whoever makes `bn2` before `bn1` says two things: what is beside them settles it, or none."""
+    made, module = make[0](), make[1]()
+    source = kerasport.read(made)
+    found = groups(source)
+    straight = wanted(module)
+    truth = names_of(match(source, found, straight, ordered=True))
+    rng = random.Random(2)
+    right = 0
+    for _ in range(16):
+        tops: dict[str, list[Wanted]] = {}
+        for tensor in straight:
+            tops.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+        keys = list(tops)
+        for _ in range(rng.choice([1, 2, 5, 50])):
+            n = rng.randrange(len(keys) - 1)
+            keys[n], keys[n + 1] = keys[n + 1], keys[n]
+        target = [tensor for key in keys for tensor in tops[key]]
+        with contextlib.suppress(UnsupportedError):
+            assert names_of(match(source, found, target, ordered=True)) == truth
+            right += 1
+    assert right
+
+
+def names_of(found: Found) -> dict[str, str]:
+    return {pair.module: pair.unit.path for pair in found.pairs}

@@ -66,7 +66,7 @@ def assigned_of(
 
     @cache
     def order(a: int, b: int, one: int, other: int) -> int:
-        """1 where both sides have the two in one order, -1 where in the other, 0 where in none."""
+        """Above 0 where both sides have the two in one order, below where in the other."""
         source = evidence.source_order(units[a], units[b])
         if not source:
             return evidence.numbered_alike(units[a], units[b], modules[one], modules[other])
@@ -82,9 +82,10 @@ def assigned_of(
         if abs(gain) > LEAST:
             return gain, "names"
         gain = order(a, b, one, other)
-        if not gain:
-            gain = beside[a, one] + beside[b, other] - beside[a, other] - beside[b, one]
-        return float(gain), "order"
+        near = beside[a, one] + beside[b, other] - beside[a, other] - beside[b, one]
+        if abs(gain) < 2 and gain * near < 0:
+            return 0.0, "order"  # made in one order, and beside others in the other
+        return float(gain or near), "order"
 
     pairs = [(a, b) for a in range(len(units)) for b in range(a + 1, len(units))]
     for _ in range(len(units)):

@@ -94,22 +94,27 @@ class Evidence:
         return by_name(self.paths[one.path], self.paths[other.path])
 
     def numbered_alike(self, one: Unit, other: Unit, first: Module, second: Module) -> int:
-        """1 where two that stand side by side are numbered as their modules are, of one word.
+        """2 where two that stand side by side are numbered as their modules are, of one word.
 
-        As `skip_3` and `skip_5` in `skips.3` and `skips.5`; -1 where it is the other way round.
+        As `skip_3` and `skip_5` in `skips.3` and `skips.5`; -2 where it is the other way round.
         Words of the class do not count: Keras numbers layers itself, in the order of their making.
         """
         names = self.paths[one.path], self.paths[other.path]
         if not (words_of(names[0]) & words_of(first.name)) - words_of(one.kind):
             return 0
         here, there = apart(*names), apart(first.name, second.name)
-        return int(here == there) - int(here == -there) if here else 0
+        return 2 * (int(here == there) - int(here == -there)) if here else 0
 
     def target_order(self, one: Module, other: Module) -> int:
-        """The same of two modules."""
-        if self.sides.ordered:
-            return -1 if one.place < other.place else 1
-        return by_name(one.name.replace("#", "."), other.name.replace("#", "."))
+        """The same of two modules: of 2 where their names say it, of 1 where their making does.
+
+        0 too where their names say another order than that of their making.
+        """
+        told = by_name(one.name.replace("#", "."), other.name.replace("#", "."))
+        if not self.sides.ordered:
+            return 2 * told
+        made = -1 if one.place < other.place else 1
+        return made + told if told in (0, made) else 0
 
 
 def _blocks(names: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], int, int]]:

@@ -70,7 +70,7 @@ def listed(modules: Sequence[Module], *, ordered: bool) -> Beside:
                 behind[name].update(other_group)
         chain = [name for name, tokens in own.items() if tokens and isinstance(tokens[0], int)]
         chain.sort(key=lambda name: [str(t).zfill(18) for t in own[name]])
-        if ordered and not twins:
+        if ordered and not twins and not chain:
             chain = siblings
         for one, other in pairwise(chain):
             behind[one].add(other)
