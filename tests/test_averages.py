@@ -109,6 +109,33 @@ def test_a_file_without_averages_is_a_wrong_call(
     assert not target.exists()
 
 
+def test_averages_of_a_name_of_their_own_are_taken_by_that_name(tmp_path: Path) -> None:
+    """Nothing but the name tells them from an optimizer's slots."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    prefix = str(tmp_path / "c")
+    with tf.Graph().as_default(), v1.Session() as session:
+        made = [
+            v1.get_variable(name, initializer=normal(*shape), use_resource=False)
+            for name, shape in (("dense/kernel", (5, 7)), ("dense/bias", (7,)))
+        ]
+        averages = tf.train.ExponentialMovingAverage(0.9, name="MyEMA")
+        apply = averages.apply(made)
+        session.run(v1.variables_initializer(made))
+        session.run(v1.global_variables_initializer())
+        session.run([variable.assign_add(variable) for variable in made])
+        session.run(apply)
+        expected = session.run([averages.average(variable) for variable in made])
+        v1.train.Saver().save(session, prefix)
+    (layer,) = kerasport.read(prefix, ema="MyEMA").layers
+    assert layer.kind == "Dense"
+    for role, array in zip(("kernel", "bias"), expected, strict=True):
+        np.testing.assert_array_equal(layer.weights[role].numpy(), array)
+    with pytest.raises(UsageError, match="no weight has a tensor 'Other' of its shape"):
+        kerasport.read(prefix, ema="Other")
+
+
 def test_an_average_without_its_variable_is_a_weight(tmp_path: Path) -> None:
     import tf_tables
 

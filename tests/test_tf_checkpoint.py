@@ -305,6 +305,15 @@ def test_scopes_become_layers_and_optimizers_are_recognised(tmp_path: Path) -> N
     }
 
 
+def test_numbers_of_any_length_in_names_are_read_and_sorted(tmp_path: Path) -> None:
+    """Python refuses to make a number of more than 4300 digits."""
+    digits = "7" * 5000
+    names = [f"layer_{digits}/kernel", "layer_10/kernel", "layer_9/kernel", f"layer_1/{digits}"]
+    path = tf_tables.save(tmp_path / "c", {name: numbers((2, 3)) for name in names})
+    found = [layer.path for layer in kerasport.read(path).layers]
+    assert found == ["layer_1", "layer_9", "layer_10", f"layer_{digits}"]
+
+
 def test_a_slots_name_without_its_variable_is_a_weight(tmp_path: Path) -> None:
     """The twin: what is called Adam, or m, and belongs to nothing, is not dropped."""
     tensors = {

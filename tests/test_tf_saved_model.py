@@ -310,6 +310,21 @@ def test_a_model_of_a_users_own_has_the_layers_that_it_says(made: Path) -> None:
     assert {"optimizer state", "metric state"} < reasons(snapshot)
 
 
+def test_contents_of_lookup_tables_are_listed_and_are_no_weights(tmp_path: Path) -> None:
+    """A table is two tensors, and the graph of objects has the beginning of their keys."""
+    import tf_keras
+
+    words = tf_keras.layers.TextVectorization(max_tokens=50, output_sequence_length=4)
+    words.adapt(["a b c", "d e"])
+    model = tf_keras.Sequential([words, tf_keras.layers.Embedding(50, 3, name="embed")])
+    model(np.array([["a b"]]))
+    model.save(tmp_path / "m", save_format="tf")
+    snapshot = tf_saved_model.read(tmp_path / "m")
+    assert [layer.path for layer in snapshot.layers] == ["embed"]
+    tables = [o.tensor.name for o in snapshot.omitted if o.reason == "contents of a lookup table"]
+    assert [name.rpartition("-")[2] for name in tables] == ["keys", "values"]
+
+
 def test_shared_layers_are_there_once_and_stacked_cells_are_one_layer(made: Path) -> None:
     snapshot = tf_saved_model.read(made / "shared")
     assert_complete(snapshot, made / "shared")
@@ -665,6 +680,41 @@ def test_a_frozen_graph_of_tensorflow_1_has_the_layers_of_its_checkpoint(
         assert set(weights) == set(stored[layer.path])
         for name, array in weights.items():
             np.testing.assert_array_equal(array, stored[layer.path][name], err_msg=name)
+
+
+def test_a_bias_that_keras_3_reshapes_before_it_is_added_is_one(tmp_path: Path) -> None:
+    """It writes `reshape(bias, (1, 1, 1, 5))`, which TensorFlow squeezes for its own addition."""
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((13, 11, 2)),
+            layers.Conv2D(5, (3, 2), name="conv"),
+            layers.DepthwiseConv2D((2, 3), depth_multiplier=3, name="deep"),
+            layers.Conv2DTranspose(7, (2, 3), name="up"),
+        ],
+        name="m",
+    )
+    for number, variable in enumerate(model.variables):
+        variable.assign(numbers(tuple(variable.shape), seed=number))
+    spec = tf.TensorSpec((None, 13, 11, 2))
+    function = tf.function(lambda inputs: model(inputs)).get_concrete_function(spec)
+    graph = convert_to_constants.convert_variables_to_constants_v2(function).graph
+    path = tmp_path / "graph.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    found = identify(tf_frozen.read(path))
+    assert [layer.kind for layer in found.layers] == [
+        "Conv2D",
+        "DepthwiseConv2D",
+        "Conv2DTranspose",
+    ]
+    for layer, made in zip(found.layers, model.layers, strict=True):
+        assert list(layer.weights) == ["kernel", "bias"]
+        for tensor, array in zip(layer.weights.values(), made.get_weights(), strict=True):
+            np.testing.assert_array_equal(tensor.numpy(), array)
 
 
 def test_every_constant_of_a_frozen_graph_is_placed_or_listed(

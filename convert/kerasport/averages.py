@@ -5,6 +5,8 @@ ExponentialMovingAverage does, and so do Keras's optimizers with `use_ema`. A ch
 copy each one is, and the reader has noted it. Files of Keras 3 hold the optimizer's variables as a
 numbered list without names; in what order they come is known, and whether averages are among them
 the model's configuration says. Every copy must have the shape of its variable, or none is taken.
+Averages that TensorFlow was given another name for look like an optimizer's slots, and are taken
+where that name is given.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kerasport.errors import UsageError
-from kerasport.model import Named, Note, Omission, Snapshot, Tensor
+from kerasport.model import Layer, Named, Note, Omission, Snapshot, Tensor
 
 __all__ = ["averaged"]
 
@@ -30,11 +32,13 @@ _NAMED: Final = re.compile(
 )
 
 
-def averaged(snapshot: Snapshot) -> Snapshot:
+def averaged(snapshot: Snapshot, name: str = "") -> Snapshot:
     """The snapshot whose weights have the values of their moving averages.
 
     Args:
         snapshot: identified layers.
+        name: the name that the averages were given, `ExponentialMovingAverage(name=...)`, where it
+            is not TensorFlow's own.
 
     Returns:
         The same layers. The values that they had are listed as omitted, and notes say which weights
@@ -43,6 +47,8 @@ def averaged(snapshot: Snapshot) -> Snapshot:
     Raises:
         UsageError: there are no moving averages, or it is not certain whose they are.
     """
+    if name:
+        snapshot = _of_name(snapshot, name)
     found = {o.average_of: o for o in snapshot.omitted if o.average_of} or _of_keras(snapshot)
     known = {tensor.stored for tensor in snapshot.tensors}
     if not known & found.keys():
@@ -87,6 +93,35 @@ def averaged(snapshot: Snapshot) -> Snapshot:
         omitted=(*left, *replaced),
         notes=(*snapshot.notes, *notes),
     )
+
+
+def _of_name(snapshot: Snapshot, name: str) -> Snapshot:
+    """The snapshot in which tensors called after a weight and this name are its average.
+
+    They stand among the weights, since nothing but the name tells them from those.
+    """
+    known = {tensor.stored: tensor for tensor in snapshot.tensors}
+    layers: list[Layer] = []
+    omitted: list[Omission] = []
+    for layer in snapshot.layers:
+        kept: dict[str, Tensor] = {}
+        for role, tensor in layer.weights.items():
+            above, _, last = tensor.stored.rpartition("/")
+            base = known.get(above)
+            if last == name and base is not None and base.shape == tensor.shape:
+                omitted.append(Omission(tensor, f"moving average of {above}", average_of=above))
+            else:
+                kept[role] = tensor
+        if kept:
+            layers.append(replace(layer, weights=Named("role", kept)))
+    if not omitted:
+        raise UsageError(
+            f"{snapshot.source.file}: no weight has a tensor {name!r} of its shape below its name. "
+            "See: kerasport inspect"
+        )
+    taken = {one.average_of for one in omitted}
+    others = tuple(o for o in snapshot.omitted if o.average_of not in taken)
+    return replace(snapshot, layers=tuple(layers), omitted=(*others, *omitted))
 
 
 def _of_keras(snapshot: Snapshot) -> dict[str, Omission]:

@@ -273,6 +273,9 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         "--ema", action="store_true", help="weights with the values of their moving averages"
     )
     group.add_argument(
+        "--ema-name", metavar="NAME", help="what the averages are called, if not as by default"
+    )
+    group.add_argument(
         "--assume-dtype", metavar="DTYPE", help="what unmarked two-byte values are: bf16"
     )
     group.add_argument(
@@ -335,7 +338,7 @@ def _snapshot(source: str, options: argparse.Namespace) -> Any:
         kinds=kinds,
         config=options.config,
         optimizer=options.optimizer,
-        ema=options.ema,
+        ema=options.ema_name or options.ema,
         assume_dtype=options.assume_dtype,
         layers=options.layers,
         dequantize=options.dequantize,

@@ -141,7 +141,8 @@ def changing(name: str) -> bool:
 
 def _version(written: str | None) -> tuple[int, ...] | None:
     words = (written or "").partition("-")[0].split(".")[:2]
-    return tuple(map(int, words)) if words and all(map(str.isdecimal, words)) else None
+    numbers = all(word.isdecimal() and len(word) < 10 for word in words)
+    return tuple(map(int, words)) if words and numbers else None
 
 
 # ----------------------------------------------------------------------------------------- masks

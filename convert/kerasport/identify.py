@@ -509,11 +509,15 @@ def _fitting(
     weights = {key: Tensor(key, dtype, shape, _nothing) for key, dtype, shape in stored}
     layer = Layer("", None, {}, weights)
     numbers = _numbers_alone(weights)
+    words = {_unnumbered(key) for key in weights}
     found = []
     for kind in dict.fromkeys(kind for name in SOURCES for kind in convention(name)):
         if kind.endswith("Cell"):  # by itself it stores what its layer does
             continue
-        if not any(len(weights) in _counts(name, kind) for name in _sources(kind, backend)):
+        if not any(
+            len(weights) in _counts(name, kind) and (numbers or words <= _names(name, kind))
+            for name in _sources(kind, backend)
+        ):
             continue  # most kinds, without looking any closer
         if kind in CONFIGURED or (kind in BY_NAME and numbers):
             continue
@@ -537,6 +541,21 @@ def _counts(name: str, kind: str) -> frozenset[int]:
             needed = sum(not slot.when for slot in case.slots)
             found |= set(range(needed, len(case.slots) + 1))
     return frozenset(found)
+
+
+@cache
+def _names(name: str, kind: str) -> frozenset[str]:
+    """What files that name no classes may call the weights of a kind."""
+    cases = (case.slots for case in rows(convention(name).get(kind, ())))
+    slots = (slot for found in cases if not isinstance(found, Absent) for slot in found)
+    return frozenset(
+        word for slot in slots for word in slot.aliases or (slot.name.rpartition("/")[2],)
+    )
+
+
+def _unnumbered(key: str) -> str:
+    """The last word of a key; the number that TensorFlow gives a name seen before says nothing."""
+    return re.sub(r"_\d+$", "", key.rpartition("/")[2])
 
 
 def _the_one_way(layer: Layer, ways: Sequence[Layer]) -> Layer:
@@ -761,12 +780,9 @@ def _named(
 ) -> list[str]:
     """Keys by name: the last word is the variable's, the words before it may tell twins apart.
 
-    TensorFlow numbers a name that its graph has seen before (`kernel_1`); the number says nothing.
     Files that name variables and no classes are older than Keras 3, and have the names of then.
     """
-    words = {
-        key: [*key.split("/")[:-1], re.sub(r"_\d+$", "", key.split("/")[-1])] for key in stored
-    }
+    words = {key: [*key.split("/")[:-1], _unnumbered(key)] for key in stored}
     keys: list[str] = []
     for slot in slots:
         *above, own = slot.name.split("/")

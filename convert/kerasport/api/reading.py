@@ -44,7 +44,7 @@ def read(
     kinds: Mapping[str, str] | None = None,
     config: str | PathLike[str] | None = None,
     optimizer: bool = False,
-    ema: bool = False,
+    ema: bool | str = False,
     assume_dtype: str | None = None,
     layers: str | PathLike[str] | Mapping[str, Any] | LayerTable | None = None,
     dequantize: bool = False,
@@ -58,7 +58,8 @@ def read(
         kinds: layer-path patterns → kind, for layers whose class the file does not say.
         config: a file that has the architecture: a `model.to_json()`, or another model file.
         optimizer: keep the optimizer's state as tensors too.
-        ema: weights with the values of their moving averages, where the file holds those.
+        ema: weights with the values of their moving averages, where the file holds those; the name
+            of the averages, where they were given one of their own.
         assume_dtype: the dtype of two-byte values of which the file does not say what they are.
         layers: descriptions of classes that are not Keras's, as a TOML file or a mapping of the
             same form; see `kerasport.custom`. They come before those of installed packages.
@@ -99,7 +100,7 @@ def read(
     if ema:
         from kerasport.averages import averaged
 
-        found = averaged(found)
+        found = averaged(found, ema if isinstance(ema, str) else "")
     if optimizer:
         found = _with_optimizer(found)
     if dequantize:

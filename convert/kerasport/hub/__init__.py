@@ -288,7 +288,7 @@ def _told(states: tuple[Spec, ...], words: Sequence[str], owner: _Owner) -> tupl
     if {state.name for state in states} != {"Conv2D", "Conv2DTranspose"}:
         return states
     factors = _found(owner.config, "reassemble_factors")
-    number = re.search(r"_(\d+)$", words[-2])
+    number = re.search(r"_(\d{1,18})$", words[-2])
     place = int(number[1]) if number else 0
     if not isinstance(factors, list | tuple) or place >= len(factors):
         return states

@@ -67,10 +67,13 @@ class Group:
 def natural(name: str) -> tuple[bool, tuple[tuple[int, int, str], ...]]:
     """A key that sorts names as people do, and private ones last, as Keras visits them.
 
+    Numbers are compared by their digits: they may be of any length, and Python refuses long ones.
+
     >>> sorted(["_b", "conv_10", "conv_2", "conv"], key=natural)
     ['conv', 'conv_2', 'conv_10', '_b']
     """
     words = (word for word in _DIGITS.split(name) if word)
     return name.startswith("_"), tuple(
-        (0, int(word), word) if word.isdecimal() else (1, 0, word) for word in words
+        (0, len(word.lstrip("0")), word.lstrip("0")) if word.isdecimal() else (1, 0, word)
+        for word in words
     )

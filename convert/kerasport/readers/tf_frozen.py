@@ -151,11 +151,11 @@ class _Found(NamedTuple):
 
 def _found(graph: Graph, prefix: str, stored: Stored) -> Iterator[_Found]:
     """The constants that are weights; the others are listed."""
-    uses, variables = graph.uses, _variables(graph)
+    variables = _variables(graph)
     for op, value in constants(graph):
         name = prefix + op.name
         dtype, shape = numpy_dtype(value["dtype"], where=name), shape_of(value["shape"], where=name)
-        taken = uses.get(op.name, [])
+        taken = list(graph.taken(op.name, len(shape)))
         takers = ", ".join(dict.fromkeys(use.op.op for use in taken)) or "nothing"
         if dtype is None:
             kind = DTYPES[value["dtype"]]

@@ -76,6 +76,9 @@ PLACES: Final[Mapping[tuple[str, int], Mapping[int, Meaning]]] = {
 }
 # What takes a bias too, in either place, if the other one comes from an operation with a kernel.
 _SUMS: Final = ("Add", "AddV2")
+_ADDED: Final = (*_SUMS, "BiasAdd")
+# Keras 3 gives a bias axes of length one, and takes them away again, before it is added.
+_RESHAPED: Final = ("Reshape", "Squeeze")
 # Operations through which a tensor passes as it is, up to an axis of length one.
 _THROUGH: Final = frozenset(
     (
@@ -196,6 +199,32 @@ class Graph:
                     found.setdefault(self.origin(name), []).append(Use(op, place))
         return found
 
+    def taken(self, name: str, rank: int) -> Iterator[Use]:
+        """The uses of a tensor; of a bias that is reshaped before it is added, the addition.
+
+        Args:
+            name: the operation or argument that it comes from.
+            rank: how many axes it has.
+        """
+        for use in self.uses.get(name, ()):
+            yield from self.added(use) or (use,) if rank == 1 else (use,)
+
+    def added(self, use: Use) -> list[Use]:
+        """Where what an operation does to the axes of a bias is added, as Keras 3 has it."""
+        found: list[Use] = []
+        following, seen = [use], {use.op.name}
+        while following:
+            at = following.pop()
+            if at.op.op not in _RESHAPED or at.place:
+                continue
+            for after in self.uses.get(at.op.name, ()):
+                if after.op.op in _ADDED:
+                    found.append(after)
+                elif after.op.name not in seen:
+                    seen.add(after.op.name)
+                    following.append(after)
+        return found
+
     def before(self, use: Use) -> Op | None:
         """The operation with a kernel whose result a sum or a bias is added to."""
         for place, name in enumerate(use.op.inputs[:2]):
@@ -231,7 +260,7 @@ class Graph:
             depth: how many calls it has come through.
         """
         found: set[Meaning] = set()
-        for use in self.uses.get(name, ()):
+        for use in self.taken(name, rank):
             if use.op.op not in _CALLS:
                 what = meaning(use, rank, self)
                 found |= {what} if what is not None else set()

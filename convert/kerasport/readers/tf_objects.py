@@ -41,7 +41,7 @@ _TRAINED: Final = "_trainable_variables"
 _PLAIN: Final = re.compile(
     rb"\x08([\x00-\x7f]|[\x80-\xff][\x00-\x7f])\x12([\x00-\x7f])(.*)", re.DOTALL
 )
-_LAYER: Final = re.compile(r"layer(?:_with_weights)?-(\d+)$")
+_LAYER: Final = re.compile(r"layer(?:_with_weights)?-(\d{1,18})$")
 # Keras 3 keeps a Functional model's layers in one list, and a Sequential's in a model inside of it.
 _OPERATIONS: Final = "_operations"
 _INNER: Final = "_functional"
@@ -66,6 +66,8 @@ _PARTS: Final = (
     {"forward_layer", "backward_layer"},
     {"query_dense", "key_dense", "value_dense", "output_dense"},
 )
+# What stands behind the key of a lookup table: it is two tensors.
+_TABLE: Final = ("-keys", "-values")
 _MAX_DEPTH: Final = 200
 
 
@@ -98,6 +100,9 @@ class Described(NamedTuple):
     trainable: bool | None = None
 
 
+_NOTHING: Final = Described()
+
+
 def object_graph(data: Buffer, *, where: str) -> tuple[Object, ...]:
     """The objects in a message, the root first.
 
@@ -111,22 +116,25 @@ def object_graph(data: Buffer, *, where: str) -> tuple[Object, ...]:
     nodes = decode(data, OBJECT_GRAPH, where=where)["nodes"]
     if not nodes:
         raise MalformedError(f"{where}: expected a graph of objects, found none")
-    return tuple(
-        Object(
-            references(node, len(nodes), where=where),
-            tuple(
-                (a["name"] or "", a["full_name"] or "", a["key"] or "") for a in node["attributes"]
-            ),
-            tuple(
-                (
-                    _within(slot["original_variable_node_id"], len(nodes), where=where),
-                    slot["slot_name"] or "",
-                    _within(slot["slot_variable_node_id"], len(nodes), where=where),
-                )
-                for slot in node["slots"]
-            ),
+    return tuple(_object(node, len(nodes), where=where) for node in nodes)
+
+
+def _object(node: Message, count: int, *, where: str) -> Object:
+    return Object(
+        references(node, count, where=where),
+        tuple((a["name"] or "", a["full_name"] or "", a["key"] or "") for a in node["attributes"])
+        if node["attributes"]
+        else (),
+        tuple(
+            (
+                _within(slot["original_variable_node_id"], count, where=where),
+                slot["slot_name"] or "",
+                _within(slot["slot_variable_node_id"], count, where=where),
+            )
+            for slot in node["slots"]
         )
-        for node in nodes
+        if node["slots"]
+        else (),
     )
 
 
@@ -141,7 +149,8 @@ def references(node: Message, count: int, *, where: str) -> tuple[tuple[str, int
     Raises:
         MalformedError: one is not there.
     """
-    return tuple(_reference(child, count, where=where) for child in node["children"])
+    children = node["children"]
+    return tuple(_reference(c, count, where=where) for c in children) if children else ()
 
 
 def _reference(data: Buffer, count: int, *, where: str) -> tuple[str, int]:
@@ -239,7 +248,7 @@ class _Walk:
         return what == _VALUE and entry is not None and entry.is_number
 
     def of(self, number: int) -> Described:
-        return self.described.get(number, Described())
+        return self.described.get(number, _NOTHING)
 
     def is_network(self, number: int) -> bool:
         sorts = ("_tf_keras_network", "_tf_keras_sequential")
@@ -472,11 +481,11 @@ class _Walk:
         """All variables of an object and of what it is made of."""
         found: list[_Variable] = []
         stack: list[tuple[int, tuple[str, ...]]] = [(number, ())]
-        seen = set(self.entered)
+        seen: set[int] = set()
         while stack:
             at, path = stack.pop()
             found += self.values(at, path, keep=keep)
-            if at in seen:
+            if at in seen or at in self.entered:
                 continue
             seen.add(at)
             if len(path) > _MAX_DEPTH:
@@ -552,7 +561,7 @@ class _Walk:
             if key == GRAPH_KEY:
                 reason = "the checkpoint's graph of objects"
             elif not entry.is_number:
-                reason = entry.why_not
+                reason = reasons.get(key, entry.why_not)
             else:
                 reason = reasons.get(key, "no object refers to it")
             if key not in self.placed:
@@ -626,6 +635,10 @@ class _Walk:
         for number, path in self.breadth_first():
             for what, full_name, key in self.objects[number].values:
                 entry = self.bundle.entries.get(key)
+                table = [f"{key}{part}" for part in _TABLE]
+                if entry is None and all(part in self.bundle.entries for part in table):
+                    found |= dict.fromkeys(table, "contents of a lookup table")
+                    continue
                 if entry is None:
                     raise MalformedError(f"the graph of objects names {key!r}, which is not there")
                 words = tuple(full_name.split("/"))
