@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kerasport.codegen.text import literal
+from kerasport.codegen.text import literal, prose
 from kerasport.codegen.values import Value
+from kerasport.errors import UnsupportedError
 
 __all__ = ["activated", "activation_name", "as_function", "known"]
 
@@ -114,8 +115,16 @@ def activated(text: str, written: JSON, *, dim: int = -1, keras: int = 3) -> str
 
 
 def softmax(x: Value, axis: JSON) -> str:
-    """A softmax over one of Keras's axes, or over several at once."""
+    """A softmax over one of Keras's axes, or over several at once.
+
+    Raises:
+        UnsupportedError: the axes are no numbers.
+    """
     axes = axis if isinstance(axis, list | tuple) else [axis]
+    if not axes or not all(isinstance(n, int) for n in axes):
+        raise UnsupportedError(
+            f"{x.text}: expected the axes of a softmax, found {prose(str(axis))}"
+        )
     dims = sorted(x.axis(n) for n in axes)
     if len(dims) == 1:
         return f"torch.softmax({x.text}, dim={dims[0]})"

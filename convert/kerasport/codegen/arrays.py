@@ -66,6 +66,8 @@ def arg_reduction(name: str) -> Callable[[Operation], Value]:
         # NumPy counts through the whole array then, and TensorFlow along its first axis.
         axis = op.option(1, "axis", "dimension", default=0 if _is_tensorflow(op) else None)
         keep = bool(op.option(2, "keepdims", default=False)) and not _is_tensorflow(op)
+        if not isinstance(axis, int | None):
+            raise UnsupportedError(f"{op.c.path}: {op.name} over no single axis")
         if axis is None:
             if keep:
                 raise UnsupportedError(f"{op.c.path}: {op.name} over all axes that are kept")
