@@ -91,7 +91,8 @@ def exported(layer: Any, to: str) -> dict[str, Array]:
     steps.refuse_losses()
     tensors = steps.apply()
     below = len(layer.name) + 1
-    return {name[below:].replace("/", "."): t.numpy() for name, t in tensors.items()}
+    names = [*tensors, *tensors.aliases]
+    return {name[below:].replace("/", "."): tensors[name].numpy() for name in names}
 
 
 def returned(steps: Plan, targets: Mapping[str, Array] | None = None) -> dict[str, Array]:

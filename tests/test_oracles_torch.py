@@ -442,7 +442,7 @@ SLIPS: list[tuple[str, str, dict[str, str]]] = [
     (
         "TiedEmbedding-Reversible,5,5,tied",
         "TiedEmbedding",
-        {"reverse.weight": "embed token"},
+        dict.fromkeys(("embedding.weight", "reverse.weight"), "embed token"),
     ),
     *[
         (
