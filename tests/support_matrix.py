@@ -84,12 +84,14 @@ def _way(stored: Sequence[Slot], made: Sequence[Slot]) -> str:
 
 def _tensors(slots: Sequence[Slot]) -> Counter[str]:
     """How many tensors hold numbers of each weight."""
-    return Counter(_weights(slots))
+    return Counter(weight for weight, _ in dict.fromkeys(_places(slots)))
 
 
-def _weights(slots: Sequence[Slot]) -> Iterator[str]:
+def _places(slots: Sequence[Slot]) -> Iterator[tuple[str, str]]:
+    """The weights, and which part of each; one part may have two names."""
     for slot in slots:
-        yield from slot.of.split()
+        for weight in slot.of.split():
+            yield weight, slot.at
 
 
 def _condition(where: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -607,8 +606,9 @@ def test_tensors_of_no_layer_that_is_known_say_how_to_keep_them() -> None:
     source = Source("model.tflite", "tflite")
     steps = kerasport.plan(identify(Snapshot(source, (odd,))), to="torch")
     assert steps.advice.endswith("--unknown keep.")
-    both = Snapshot(source, (odd, replace(odd, path="other")))
-    advice = kerasport.plan(identify(both), to="torch").advice
+    kernel = {"kernel": Tensor.of("a/kernel", np.ones((3, 3, 5, 5)))}
+    layers = tuple(Layer(path, None, {}, kernel) for path in ("conv2d", "conv2d_1"))
+    advice = kerasport.plan(identify(Snapshot(source, layers)), to="torch").advice
     assert advice.endswith("--unknown keep. --kind takes patterns: --kind 'conv2d_*=Conv2D'.")
     with pytest.raises(UnsupportedError, match="--unknown keep"):
         steps.refuse_losses()

@@ -31,7 +31,8 @@ def advice_for(snapshot: Snapshot) -> str:
     described = templates(snapshot)
     if not described:
         unknown = [layer for layer in snapshot.layers if layer.kind is None]
-        many = " --kind takes patterns: --kind 'conv2d_*=Conv2D'." if len(unknown) > 1 else ""
+        asked = sum("--kind" in layer.note for layer in unknown)
+        many = " --kind takes patterns: --kind 'conv2d_*=Conv2D'." if asked > 1 else ""
         keep = "Layers that are not known can be kept as stored: --unknown keep."
         return f"{keep}{many}" if unknown else ""
     return (

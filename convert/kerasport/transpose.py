@@ -538,10 +538,12 @@ def tied_moves(
         places = tuple(map(_place, move.sources))
         if not any(first_names[place] > 1 for place in places):
             continue
+        # Two layers with a tensor of one name have two variables, unless the source says otherwise.
+        home = move.layer if shared.isdisjoint(places) else ""
         copies, missing = move.copies()
-        content = (move.dtype, move.shape, move.fill, bool(missing), places, tuple(copies))
-        first = firsts.setdefault(content, move)
-        if first is not move:
+        how_made = (move.dtype, move.shape, move.fill, bool(missing), tuple(copies))
+        first = firsts.setdefault((home, places, how_made), move)
+        if first.name != move.name:
             twins.setdefault(first.name, []).append(move)
             aliases[move.name] = first.name
             how = "written once, under that name" if merge else "written under both names"

@@ -495,6 +495,7 @@ class Body:
         """A layer that is no model."""
         from kerasport.codegen.calls import MASKS, told
         from kerasport.codegen.layers import rule_of, stub
+        from kerasport.codegen.operations import performed
 
         inputs = given.inputs
         call_ = self.file.followed.layer(
@@ -514,7 +515,7 @@ class Body:
             wanted=self.outputs_of.get((node.name, number), 0) + 1,
         )
         rule = rule_of(node, self.file, path)
-        made = rule(case if node.operation or rule is stub else told(case))
+        made = rule(case if rule in (stub, performed) else told(case))
         values = made if isinstance(made, tuple) else (made,)
         if case.o.class_name not in MASKS:
             values = tuple(replace(value, mask="") for value in values)

@@ -67,9 +67,6 @@ Result = Value | tuple[Value, ...]
 Rule = Callable[[Case], Result]
 
 
-__all__ = ["TABLE", "rule_of"]
-
-
 def rule_of(node: Node, file: File, path: str) -> Rule:
     """The rule of a layer; a stub's where the class is in no table, or a user has one for it."""
     if snippet(file, path, options(node.class_name, node.config).class_name):

@@ -117,8 +117,8 @@ ENTRIES = Absent(
     "torch.nn does; write it with --to keras and build a torch.sparse tensor from it"
 )
 PER_POSITION = Absent(
-    "torch.nn.PReLU holds one slope per channel, this layer one per position; write it with "
-    "--module, which adds a class that does, with --to keras or --to onnx"
+    "torch.nn.PReLU holds one slope per channel, this layer one per position; train it with "
+    "shared_axes, or write it with --module, which adds a class that does, --to keras or --to onnx"
 )
 
 TABLE: Mapping[str, Row] = {
