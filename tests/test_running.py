@@ -218,6 +218,18 @@ def test_what_a_policy_says_is_no_deviation(tmp_path: Path) -> None:
     assert "computed in float32; the model says float16, mixed_bfloat16, mixed" in report.notes[0]
 
 
+def test_where_float64_cannot_be_asked_the_report_says_so(tmp_path: Path) -> None:
+    """TensorFlow pools volumes in single precision only."""
+    i = keras.Input((4, 4, 4, 2))
+    made = keras.Model(i, L.MaxPooling3D(2)(L.Conv3D(3, 2, padding="same")(i)))
+    randomized(made)
+    kerasport.write_module(made, tmp_path)
+    report = refused(made, tmp_path, tolerance=0.0)
+    assert report.dtype == "f32"
+    assert report.notes[-1].startswith("f64 would tell a bug from rounding: ")
+    assert "float64" in report.notes[-1] or "double" in report.notes[-1]
+
+
 def test_rounding_is_no_fault(tmp_path: Path) -> None:
     """Forty layers, each of which adds to what the others have lost."""
     i = x = keras.Input((8,))

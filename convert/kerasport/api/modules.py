@@ -6,7 +6,6 @@ Both come from one plan, so that a name in the one is a name in the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from os import PathLike
@@ -214,7 +213,7 @@ def verify_run(
             )
         return _within(vectors.ran(place, dtype=dtype, tolerance=tolerance))
     from kerasport.codegen.module import module
-    from kerasport.running.beside import compared, settled
+    from kerasport.running.beside import compared, settled, unsettled
 
     snapshot = against if isinstance(against, Snapshot) else read(against, layers=layers)
     done = {note["kind"] for note in _manifest(place).get("notes", ())}
@@ -241,8 +240,10 @@ def verify_run(
 
     report = beside(dtype)
     if dtype is None and report.dtype == "f32" and report.first is not None:
-        with suppress(UnsupportedError):  # not every model can be built for another dtype
+        try:
             report = settled(report, beside("f64"))
+        except UnsupportedError as error:  # not every layer of Keras has another dtype
+            report = unsettled(report, str(error))
     return _within(report)
 
 

@@ -20,7 +20,7 @@ from kerasport.running.oracle import Key, Oracle
 from kerasport.running.python import Python, fits, read
 from kerasport.running.samples import Input
 
-__all__ = ["asked", "compared", "drawings", "expected", "settled"]
+__all__ = ["asked", "compared", "drawings", "expected", "settled", "unsettled"]
 
 OTHER: Final = "It is not as kerasport writes it for {file}: rewritten, or made from another model"
 
@@ -159,6 +159,17 @@ def settled(single: RunReport, double: RunReport) -> RunReport:
     far = f"{min(first.absolute, first.relative):.1e}"
     said = f"in f32 {first.path} leaves the tolerance by rounding, {far}; in f64 nothing does"
     return replace(double, notes=(*double.notes, said))
+
+
+def unsettled(single: RunReport, reason: str) -> RunReport:
+    """What is to be said where float32 leaves the tolerance, and float64 cannot be asked.
+
+    Args:
+        single: the report in float32, of which a layer leaves the tolerance.
+        reason: why there is none in float64.
+    """
+    why = " ".join(reason.split("\n\n", 1)[0].split())
+    return replace(single, notes=(*single.notes, f"f64 would tell a bug from rounding: {why}"))
 
 
 def asked(
