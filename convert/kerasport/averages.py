@@ -101,27 +101,24 @@ def _of_name(snapshot: Snapshot, name: str) -> Snapshot:
     They stand among the weights, since nothing but the name tells them from those.
     """
     known = {tensor.stored: tensor for tensor in snapshot.tensors}
-    layers: list[Layer] = []
-    omitted: list[Omission] = []
-    for layer in snapshot.layers:
-        kept: dict[str, Tensor] = {}
-        for role, tensor in layer.weights.items():
-            above, _, last = tensor.stored.rpartition("/")
-            base = known.get(above)
-            if last == name and base is not None and base.shape == tensor.shape:
-                omitted.append(Omission(tensor, f"moving average of {above}", average_of=above))
-            else:
-                kept[role] = tensor
-        if kept:
-            layers.append(replace(layer, weights=Named("role", kept)))
-    if not omitted:
+
+    def omission(layer: Layer, tensor: Tensor) -> Omission | None:
+        above, _, last = tensor.stored.rpartition("/")
+        base = known.get(above)
+        if last != name or base is None or base.shape != tensor.shape:
+            return None
+        return Omission(tensor, f"moving average of {above}", average_of=above)
+
+    found = snapshot.without(omission)
+    averages = found.omitted[len(snapshot.omitted) :]
+    if not averages:
         raise UsageError(
             f"{snapshot.source.file}: no weight has a tensor {name!r} of its shape below its name. "
             "See: kerasport inspect"
         )
-    taken = {one.average_of for one in omitted}
-    others = tuple(o for o in snapshot.omitted if o.average_of not in taken)
-    return replace(snapshot, layers=tuple(layers), omitted=(*others, *omitted))
+    taken = {one.average_of for one in averages}
+    others = (o for o in snapshot.omitted if o.average_of not in taken)
+    return replace(found, omitted=(*others, *averages))
 
 
 def _of_keras(snapshot: Snapshot) -> dict[str, Omission]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -386,6 +386,27 @@ class Snapshot(Mapping[str, Layer]):
     def tensors(self) -> Iterator[Tensor]:
         """Every weight of every layer, in model order."""
         return (tensor for layer in self.layers for tensor in layer.weights.values())
+
+    def without(self, omission: Callable[[Layer, Tensor], Omission | None]) -> Snapshot:
+        """The same without some weights, and without the layers that hold no others.
+
+        Args:
+            omission: says of a layer and a weight of it how it is listed, behind those that are
+                listed already; None for one that stays.
+        """
+        layers: list[Layer] = []
+        omitted: list[Omission] = []
+        for layer in self.layers:
+            kept: dict[str, Tensor] = {}
+            for role, tensor in layer.weights.items():
+                left_out = omission(layer, tensor)
+                if left_out is None:
+                    kept[role] = tensor
+                else:
+                    omitted.append(left_out)
+            if kept:
+                layers.append(replace(layer, weights=Named("role", kept)))
+        return replace(self, layers=tuple(layers), omitted=(*self.omitted, *omitted))
 
     def __getitem__(self, path: str) -> Layer:
         for layer in self.layers:

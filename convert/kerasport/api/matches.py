@@ -17,7 +17,6 @@ from kerasport.api.places import as_path, refuse_place
 from kerasport.api.reading import read
 from kerasport.errors import UsageError
 from kerasport.identify import identify
-from kerasport.layout import relayout
 from kerasport.matching import Wanted
 from kerasport.model import Snapshot, StateDict, Tensor, dtype_name
 from kerasport.naming import Naming, named, renamed
@@ -117,10 +116,10 @@ def _by_keras(snapshot: Snapshot, given: Mapping[str, Any], live: object | None)
 
 def _channels_first(array: Any) -> Any:
     """An image or a volume with its channels where PyTorch has them; anything else as it is."""
-    space = {4: "height width", 5: "depth height width"}.get(array.ndim)
-    if space is None:
-        return array
-    return relayout(array, f"batch {space} channel", f"batch channel {space}")
+    from kerasport.running.comparison import in_modules_order
+
+    rank = array.ndim
+    return in_modules_order(array, (0, rank - 1, *range(1, rank - 1)) if rank in (4, 5) else ())
 
 
 def settled(

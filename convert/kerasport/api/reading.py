@@ -24,7 +24,6 @@ from kerasport.model import (
     EXCLUDED,
     VERBATIM,
     Layer,
-    Named,
     Omission,
     Snapshot,
     Source,
@@ -134,21 +133,17 @@ def select(
     for pattern in (*include, *exclude):
         if not any(_fits(path, name, (pattern,)) for path, name in names):
             raise UsageError(f"no layer or tensor fits {pattern!r}. See: kerasport inspect")
-    layers: list[Layer] = []
-    omitted: list[Omission] = []
-    for layer in snapshot.layers:
-        kept: dict[str, Tensor] = {}
-        for role, tensor in layer.weights.items():
-            wanted = not include or _fits(layer.path, tensor.name, include)
-            if wanted and not _fits(layer.path, tensor.name, exclude):
-                kept[role] = tensor
-            else:
-                omitted.append(Omission(tensor, EXCLUDED))
-        if kept:
-            layers.append(replace(layer, weights=Named("role", kept)))
-    if not layers:
+
+    def omission(layer: Layer, tensor: Tensor) -> Omission | None:
+        wanted = not include or _fits(layer.path, tensor.name, include)
+        if wanted and not _fits(layer.path, tensor.name, exclude):
+            return None
+        return Omission(tensor, EXCLUDED)
+
+    found = snapshot.without(omission)
+    if not found.layers:
         raise UsageError(f"nothing is left of {snapshot.source.file} by --include and --exclude")
-    return replace(snapshot, layers=tuple(layers), omitted=(*snapshot.omitted, *omitted))
+    return found
 
 
 def tie(snapshot: Snapshot) -> Snapshot:

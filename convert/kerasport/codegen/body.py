@@ -30,7 +30,7 @@ from kerasport.names import identifier
 from kerasport.options import Options, options
 from kerasport.shapes import Call, Shape
 
-__all__ = ["Body", "Case", "File", "OrderError", "Tap"]
+__all__ = ["Body", "Case", "File", "OrderError", "Tap", "tensors_in"]
 
 JSON = Any
 Variable = re.compile(r"[A-Za-z_]\w*")
@@ -540,8 +540,8 @@ class Body:
                 "training alone"
             )
         steps: list[str] = []
-        given = tuple(_tensors(called.args))
-        masks = list(_tensors([called.named.get("mask")]))
+        given = tuple(tensors_in(called.args))
+        masks = list(tensors_in([called.named.get("mask")]))
         if len(masks) == len(given):
             pairs = zip(given, masks, strict=True)
             given = tuple(replace(value, mask=mask.text) for value, mask in pairs)
@@ -875,13 +875,17 @@ def _filled(arg: Any, values: Iterator[Value]) -> Any:
     return arg
 
 
-def _tensors(arg: Any) -> Iterator[Value]:
-    """The tensors in an argument."""
+def tensors_in(arg: Any) -> Iterator[Value]:
+    """The tensors in an argument.
+
+    Args:
+        arg: a tensor, a list or dictionary of arguments, or anything else.
+    """
     if isinstance(arg, Value):
         yield arg
     elif isinstance(arg, list | dict):
         for item in arg.values() if isinstance(arg, dict) else arg:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def _zipped(values: Sequence[Value], made: Call[Any]) -> Iterator[tuple[Value, Any]]:

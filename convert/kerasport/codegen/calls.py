@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kerasport.architecture import Graph
-from kerasport.codegen.body import Case
+from kerasport.codegen.body import Case, tensors_in
 from kerasport.codegen.text import prose
 from kerasport.codegen.values import Value
 from kerasport.errors import UnsupportedError
@@ -90,7 +90,7 @@ def told(c: Case) -> Case:
         x = replace(c.x, mask=counted)
         c = replace(c, inputs=(x, *c.inputs[1:]), args=[x, *c.args[1:]])
         del named["mask"]
-    other = [key for key, arg in named.items() if any(_tensors(arg)) and key not in INPUTS]
+    other = [key for key, arg in named.items() if any(tensors_in(arg)) and key not in INPUTS]
     unknown = [key for key in other if key not in ASKED.get(name, frozenset())]
     if unknown:
         raise UnsupportedError(
@@ -118,12 +118,3 @@ def any_trains(graph: Graph) -> bool:
         or trains(options(node.class_name, node.config), {"training": True})
         for node in graph.nodes
     )
-
-
-def _tensors(arg: Any) -> list[Value]:
-    if isinstance(arg, Value):
-        return [arg]
-    if isinstance(arg, list | dict):
-        parts = arg.values() if isinstance(arg, dict) else arg
-        return [value for part in parts for value in _tensors(part)]
-    return []

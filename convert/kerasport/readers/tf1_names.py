@@ -26,6 +26,7 @@ __all__ = [
     "CELLS",
     "SLOTS",
     "average_of",
+    "cell_of",
     "cells_by_name",
     "layers_by_name",
     "meanings_by_graph",
@@ -213,6 +214,16 @@ def cells_by_name(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Node]:
     return cells
 
 
+def cell_of(name: str, cells: Mapping[str, Node]) -> str | None:
+    """The cell that a variable is a weight of, or None.
+
+    Args:
+        name: the variable's name.
+        cells: what `cells_by_name` found.
+    """
+    return next((cell for cell in cells if name.startswith(f"{cell}/")), None)
+
+
 def _after(layer: Layer) -> Layer:
     """A layer in a scope of the name that a function of TensorFlow gives to it by itself."""
     word = re.sub(r"_\d+$", "", layer.path.rpartition("/")[2])
@@ -304,7 +315,7 @@ def _heads(names: Iterable[str], cells: Mapping[str, Node]) -> dict[str, str]:
     plain = set(heads.values())
     for name, scope in heads.items():
         above, _, own = scope.rpartition("/")
-        cell = next((c for c in cells if name.startswith(f"{c}/")), None)
+        cell = cell_of(name, cells)
         if cell is not None:
             heads[name] = cell
             continue

@@ -27,7 +27,7 @@ from kerasport.errors import KerasportError, MalformedError, UnknownFormatError
 from kerasport.model import Snapshot, Source, Tensor
 from kerasport.readers.mapped import Region, mapped
 from kerasport.readers.naming import Stored, named
-from kerasport.readers.tf1_names import cells_by_name, todays_names
+from kerasport.readers.tf1_names import cell_of, cells_by_name, todays_names
 from kerasport.readers.tf_graph import Graph, Meaning, Op, Use, constants, graph_of, meaning
 from kerasport.readers.tf_messages import DTYPES, NODE, numpy_dtype, shape_of
 from kerasport.readers.tf_proto import decode, varint
@@ -222,7 +222,7 @@ def _layers(found: list[_Found], cells: Mapping[str, Node]) -> dict[str, dict[st
     of_cells: dict[str, dict[str, _Found]] = {}
     others: list[_Found] = []
     for weight in found:
-        cell = next((scope for scope in cells if weight.variable.startswith(f"{scope}/")), None)
+        cell = cell_of(weight.variable, cells)
         if cell is None:
             others.append(weight)
         else:
